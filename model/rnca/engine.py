@@ -123,7 +123,9 @@ class Engine(nn.Module):
             soft = (values != 0) & ~above
             if bool(soft.any()):
                 wanted |= self.dilate(wanted.nonzero().flatten(), slot, shape) & soft
-        where = torch.cat([torch.zeros([self.FIRST], dtype=torch.int64, device=mask.device), wanted.nonzero().flatten()])
+        where = torch.cat(
+            [torch.zeros([self.FIRST], dtype=torch.int64, device=mask.device), wanted.nonzero().flatten()]
+        )
 
         image = F.pad(image, frame).transpose(0, 1).flatten(1)
         none = torch.zeros([self.FIRST, self.neighbours], dtype=torch.int32, device=mask.device)
@@ -186,7 +188,7 @@ class Engine(nn.Module):
         for size in cells.shape:
             count *= size
         out = torch.zeros([count, channels], device=cells.state.device)
-        out[self.unpad(cells.where[self.FIRST:], cells.shape)] = cells.state[self.FIRST:, :channels]
+        out[self.unpad(cells.where[self.FIRST :], cells.shape)] = cells.state[self.FIRST :, :channels]
         return out.view(cells.shape + [channels]).movedim(-1, 1)
 
     def update(self, cells: Cells, active: Tensor, stochastic: bool) -> Tensor:

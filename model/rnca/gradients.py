@@ -54,7 +54,9 @@ class AliveRollout(torch.autograd.Function):
         precision: torch.dtype,
     ) -> tuple[Tensor, ...]:
         pool = F.max_pool2d if len(grid) == 3 else F.max_pool3d
-        inside = F.pad(torch.ones([grid[0], 1, *(s - 2 for s in grid[1:])], device=table.device), [1, 1] * (len(grid) - 1))
+        inside = F.pad(
+            torch.ones([grid[0], 1, *(s - 2 for s in grid[1:])], device=table.device), [1, 1] * (len(grid) - 1)
+        )
 
         def alive(visible: Tensor) -> Tensor:
             """(P,) bool; the rim of each sample stays dead."""

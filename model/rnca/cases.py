@@ -1,0 +1,188 @@
+"""What training and validation draw from: cases (image, label, known wrong masks) and starting states.
+
+A folder of cases is laid out as `images/NAME`, `labels/NAME` and, where there are any, `states/NAME` or
+`predictions/MODEL/NAME`: masks that something else left in need of repair, soft (8-bit: value/255) or binary.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .defects import damage, generator, soften
+from .errors import InputError
+from .files import list_images, read_image, read_mask
+from .geometry import Grid, as_array, check_same_grid, image_channels, slice_axis
+from .intensity import match_channels, normalise
+from .phantoms import phantom
+
+PERCENTILES = {"kind": "percentile", "low": 0.5, "high": 99.5}
+
+
+@dataclass
+class Case:
+    """One image with its right mask; *S in array order (k, j, i)."""
+
+    name: str
+    image: NDArray[np.float32]  # (C, *S), normalised
+    label: NDArray[np.bool_]  # (*S)
+    starts: list[NDArray[np.float32]] = field(default_factory=list)  # (*S) in 0..1: masks to be repaired
+    group: str = ""  # the volume or patient it belongs to; cases of one group are never split
+
+    def __post_init__(self) -> None:
+        self.group = self.group or self.name
+
+
+@dataclass(frozen=True)
+class Starts:
+    """How starting states are made. Shares are probabilities; kinds are `rnca damage`'s."""
+
+    kinds: Sequence[str] = ("mixed",)
+    severity: tuple[float, float] = (0.1, 0.8)
+    clean: float = 0.15  # the label itself: teaches the model to leave a right mask alone
+    given: float = 0.7  # of the others, the share taken from the case's own `starts` where it has some
+    soft: float = 0.5  # share that stays soft; a mask from an editor is binary, one from a network need not be
+
+    def draw(
+        self, label: NDArray[np.bool_], given: Sequence[NDArray[np.float32]], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """A starting state in 0..1 for this label, (*S) float32."""
+        if rng.random() < self.clean:
+            start = label.astype(np.float32)
+        elif given and rng.random() < self.given:
+            start = given[rng.integers(len(given))]
+        else:
+            start = damage(label, str(rng.choice(list(self.kinds))), rng.uniform(*self.severity), rng).astype(
+                np.float32
+            )
+        if rng.random() >= self.soft:
+            return (start > 0.5).astype(np.float32)
+        return soften(start > 0.5, rng) if _is_binary(start) else start
+
+
+def _is_binary(start: NDArray[np.float32]) -> bool:
+    return bool(np.isin(start, (0.0, 1.0)).all())
+
+
+def draw_patch(
+    case: Case, size: Sequence[int], starts: Starts, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """A random patch with foreground: image (C, *size), start (*size), target (*size); flips and turns included.
+
+    Where the case is smaller than the patch it is padded with zeros.
+    """
+    places = np.argwhere(case.label)
+    centre = places[rng.integers(len(places))] if len(places) else np.array(case.label.shape) // 2
+    box, pads = [], []
+    for c, extent, wanted in zip(centre, case.label.shape, size, strict=True):
+        low = int(np.clip(c - rng.integers(wanted // 4, wanted - wanted // 4), 0, max(extent - wanted, 0)))
+        box.append(slice(low, min(low + wanted, extent)))
+        pads.append((0, wanted - (box[-1].stop - low)))
+    where = tuple(box)
+    label = case.label[where]
+    start = starts.draw(label, [s[where] for s in case.starts], rng)
+    stack = np.concatenate([case.image[(slice(None), *where)], start[None], label[None].astype(np.float32)])
+    return _split(_augment(np.pad(stack, [(0, 0), *pads]), rng))
+
+
+def _augment(stack: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The same random flips and axis swaps for all channels, a random gain and offset for the image's."""
+    axes = [axis for axis in range(1, stack.ndim) if rng.random() < 0.5]
+    stack = np.flip(stack, axes)
+    order = np.arange(1, stack.ndim)
+    rng.shuffle(order)
+    if all(stack.shape[a] == stack.shape[b] for a, b in enumerate(order, start=1)):
+        stack = stack.transpose(0, *order)
+    stack = stack.copy()
+    stack[:-2] = stack[:-2] * rng.uniform(0.8, 1.25) + rng.uniform(-0.1, 0.1)
+    return stack
+
+
+def _split(stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    return stack[:-2], stack[-2], stack[-1]
+
+
+def load_cases(
+    folder: str | Path,
+    *,
+    dims: int,
+    channels: int = 1,
+    intensity: Mapping[str, Any] = PERCENTILES,
+    label: int | None = None,
+) -> list[Case]:
+    """Read a folder of cases; volumes become slices for a 2-D model (only those that hold the label).
+
+    Args:
+        label: the value to repair in label maps; None takes every non-zero value.
+
+    Raises:
+        InputError: the folder lacks `images` or `labels`, or nothing in them matches by name.
+    """
+    folder = Path(folder)
+    images, labels = ({} if not (folder / d).is_dir() else list_images(folder / d) for d in ("images", "labels"))
+    names = sorted(images.keys() & labels.keys())
+    if not names:
+        raise InputError(f"{folder} has no cases: expected images/NAME and labels/NAME with the same names.")
+    given = [d for d in [folder / "states", *sorted((folder / "predictions").glob("*"))] if d.is_dir()]
+    known = [list_images(d) for d in given]
+    cases: list[Case] = []
+    for name in names:
+        image, mask = read_image(images[name]), read_mask(labels[name])
+        check_same_grid(image, mask)
+        target = _foreground(as_array(mask), label)
+        values = normalise(match_channels(image_channels(image, target.shape), channels), intensity)
+        starts = [_start(as_array(read_mask(found[name])), label) for found in known if name in found]
+        whole = Case(name, values, target, [s for s in starts if s.shape == target.shape])
+        cases += _slices(whole, Grid.of(mask)) if dims == 2 and target.ndim == 3 else [whole]
+    return cases
+
+
+def _foreground(mask: NDArray[Any], label: int | None) -> NDArray[np.bool_]:
+    return mask == label if label is not None else mask != 0
+
+
+def _start(mask: NDArray[Any], label: int | None) -> NDArray[np.float32]:
+    """A grey mask is soft (its maximum stands for 1); one with a few small values is a label map."""
+    if label is not None or mask.max(initial=0) <= 8:
+        return _foreground(mask, label).astype(np.float32)
+    return mask.astype(np.float32) / (255 if mask.dtype == np.uint8 else mask.max())
+
+
+def _slices(case: Case, grid: Grid) -> list[Case]:
+    axis = slice_axis(grid.spacing, grid.shape)
+    return [
+        Case(
+            f"{case.name}_{index}",
+            case.image.take(index, axis + 1),
+            case.label.take(index, axis),
+            [s.take(index, axis) for s in case.starts],
+            case.group,
+        )
+        for index in range(case.label.shape[axis])
+        if case.label.take(index, axis).any()
+    ]
+
+
+def phantom_cases(kind: str, shape: Sequence[int], count: int, seed: int = 0, channels: int = 1) -> list[Case]:
+    """Generated cases; the same arguments give the same cases."""
+    cases = []
+    for index in range(count):
+        image, label = phantom(kind, shape, generator(seed * 1_000_003 + index))
+        cases.append(Case(f"{kind}_{index}", match_channels(image[None], channels), label))
+    return cases
+
+
+def split_cases(cases: Sequence[Case], share: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """(training, validation) cases: about this share of the groups, at least one, is kept for validation.
+
+    Slices of one volume stay on one side.
+    """
+    groups = sorted({case.group for case in cases})
+    if len(groups) < 2:
+        raise InputError(f"{len(groups)} case cannot be split into training and validation: give at least 2.")
+    count = min(max(round(share * len(groups)), 1), len(groups) - 1)
+    held = set(np.random.default_rng(seed).permutation(groups)[:count])
+    return [c for c in cases if c.group not in held], [c for c in cases if c.group in held]

@@ -1,0 +1,407 @@
+"""Image + mask + model -> a stream of steps: the one way to run the automaton.
+
+The command line, the server and the benchmarks all come through here. What is computed: the mask (of one
+label, in a region) is cropped with the reach of the steps around it, brought to the model's spacing where it
+asks for that, cut into slices for a 2-D model on a volume, and unrolled by the engine. What is written: only
+voxels of the region that are background or of that label; everything else stays as it is.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .geometry import (
+    Box,
+    Grid,
+    Image,
+    as_array,
+    bounding_box,
+    check_roi,
+    check_same_grid,
+    grow_box,
+    image_channels,
+    parse_roi,
+    resample,
+    slice_axis,
+    transfer_change,
+)
+from .intensity import match_channels, normalise
+from .zoo import Metadata, as_model
+
+Mask: TypeAlias = NDArray[np.bool_]
+Reason: TypeAlias = Literal["steps", "converged", "empty"]
+
+
+@dataclass
+class Step:
+    """The mask after some updates.
+
+    Attributes:
+        index: updates done.
+        steps: updates planned.
+        label: the label that is being repaired.
+        changed: voxels of the mask that this update changed.
+        bbox: the box (array order) around them, None if there are none.
+        seconds: since the rollout began, preparation included.
+        reason: why this step is the last of its label; None if it is not.
+    """
+
+    index: int
+    steps: int
+    label: float
+    changed: int
+    bbox: Box | None
+    seconds: float
+    reason: Reason | None
+    _write: Callable[[], Image] = field(repr=False)
+
+    @cached_property
+    def mask(self) -> Image:
+        """The whole mask, in the form it was given: array or SimpleITK image, same grid, pixel type and other labels."""
+        return self._write()
+
+
+def refine(image: Image, mask: Image, model: Any, steps: int | None = None, **options: Any) -> Step:
+    """Repair a mask: the last step of `stream`, whose arguments it takes. `refine(…).mask` is the result."""
+    last = None
+    for last in stream(image, mask, model, steps, **options):  # noqa: B007
+        pass
+    assert last is not None
+    return last
+
+
+def stream(
+    image: Image,
+    mask: Image,
+    model: Any,
+    steps: int | None = None,
+    *,
+    label: int | Literal["all"] | None = None,
+    roi: str | Sequence[slice] | None = None,
+    soft: bool = False,
+    device: str = "auto",
+    patience: int = 0,
+    bfloat16: bool = False,
+) -> Iterator[Step]:
+    """Repair a mask step by step.
+
+    Args:
+        image: SimpleITK image or array (*S), (C, *S) or (*S, C) with two or three spatial axes.
+        mask: on the image's grid. One non-zero value is the label; with several, `label` says which.
+        model: a shipped name, a path, a loaded model, or a network.
+        steps: updates; default the model's.
+        label: a value of the mask, or "all": each in turn, none overwriting another.
+        roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
+            inside is the same as without it.
+        soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
+        device: "auto", "cpu" or "cuda".
+        patience: end early when the mask has not changed for this many steps; 0 never.
+        bfloat16: matrix products in bfloat16: faster, not bit-identical.
+
+    Yields:
+        A `Step` after each update; with "all", the labels one after the other. A mask without the label's voxels
+        yields one step with reason "empty": the automaton grows from what is there, and nothing is.
+
+    Raises:
+        InputError: see the sentences below.
+    """
+    started = time.perf_counter()
+    job = _Job(image, mask, model, steps, label, roi, soft, device, bfloat16)
+    for value in job.labels:
+        window = job.window(value)
+        step = Step(0, job.steps, value, 0, None, _since(started), None, lambda: job.grid.wrap(np.array(job.values)))
+        if window is None:
+            step.reason = "empty"
+        elif job.steps == 0:
+            step.reason = "steps"
+        if window is None or step.reason:
+            yield step
+            continue
+        quiet = 0
+        for index, (changed, box) in enumerate(window.unroll(job.model.module, job.steps), start=1):
+            quiet = 0 if changed else quiet + 1
+            reason: Reason | None = "steps" if index == job.steps else None
+            if patience and quiet >= patience:
+                reason = "converged"
+            write = partial(job.write, value, window, window.now.copy())
+            step = Step(index, job.steps, value, changed, box, _since(started), reason, write)
+            yield step
+            if reason:
+                break
+        job.values = np.array(as_array(step.mask))
+
+
+def confidence(
+    image: Image,
+    mask: Image,
+    model: Any,
+    steps: int | None = None,
+    *,
+    label: int | Literal["all"] | None = None,
+    roi: str | Sequence[slice] | None = None,
+    soft: bool = False,
+    device: str = "auto",
+    rollouts: int = 8,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """The share of stochastic rollouts that agree with `refine` about a voxel, (*S) in array order, 1 where all do.
+
+    Stochastic rollouts skip updates at random, as training does. With label "all", the least of the labels' shares.
+    """
+    if rollouts < 1:
+        raise InputError(f"rollouts is {rollouts}: give 1 or more.")
+    job = _Job(image, mask, model, steps, label, roi, soft, device, False)
+    agreement = np.ones(job.grid.shape, np.float32)
+    for value in job.labels:
+        window = job.window(value)
+        if window is None:
+            continue
+        result = window.final(job.model.module, job.steps)
+        agree = np.zeros(result.shape, np.float32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for _ in range(rollouts):
+                agree += window.final(job.model.module, job.steps, stochastic=True) == result
+        agreement[window.box] = np.minimum(agreement[window.box], agree / rollouts)
+        job.values = job.write_array(value, window, result)
+    return agreement
+
+
+class _Job:
+    """One call of `stream`: the checked inputs, and the mask as it stands while labels are repaired in turn."""
+
+    def __init__(
+        self,
+        image: Image,
+        mask: Image,
+        model: Any,
+        steps: int | None,
+        label: int | Literal["all"] | None,
+        roi: str | Sequence[slice] | None,
+        soft: bool,
+        device: str,
+        bfloat16: bool,
+    ) -> None:
+        self.device = pick_device(device)
+        self.model = as_model(model, self.device)
+        self.model.module.bfloat16 = bfloat16
+        meta = self.model.metadata
+        self.steps = meta.steps if steps is None else steps
+        if self.steps < 0:
+            raise InputError(f"steps is {steps}: give 0 or more.")
+        self.grid, self.values, self.soft = Grid.of(mask), np.array(as_array(mask)), soft
+        check_mask(self.values, meta)
+        check_same_grid(image, mask)
+        self.region = None
+        if roi is not None:
+            self.region = check_roi(parse_roi(roi) if isinstance(roi, str) else roi, self.values.shape)
+        self.labels = pick_labels(self.values, label, soft)
+        channels = match_channels(image_channels(image, self.values.shape), meta.image_channels, meta.colour)
+        self.pixels = normalise(channels, meta.intensity)
+
+    def window(self, value: float) -> "_Window | None":
+        """Where this label is repaired; None if it has no voxel there."""
+        meta, shape = self.model.metadata, self.values.shape
+        if self.soft:
+            start = soft_start(self.values)
+            present, allowed = start > meta.alive_threshold, None
+        else:
+            start = self.values == value
+            present, allowed = start, (self.values == 0) | start
+        axis = slice_axis(self.grid.spacing, shape, meta.slice_axis) if len(shape) > meta.dims else None
+        spacing = self.grid.spacing
+        wanted = spacing
+        if meta.resample and meta.spacing is not None:
+            model_axes = iter(meta.spacing)
+            wanted = tuple(s if a == axis else next(model_axes) for a, s in enumerate(spacing))
+        scale = [w / s for w, s in zip(wanted, spacing, strict=True)]
+
+        def margin(cells: int) -> list[int]:
+            return [0 if a == axis else math.ceil(cells * f) for a, f in enumerate(scale)]
+
+        domain: Box = tuple(slice(0, n) for n in shape)
+        if self.region is not None:
+            # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step
+            domain = grow_box(self.region, margin(2 * self.steps + 2), shape)
+        inner = bounding_box(present[domain])
+        if inner is None:
+            return None
+        around = grow_box(inner, margin(self.steps + 2), tuple(d.stop - d.start for d in domain))
+        box = tuple(slice(d.start + a.start, d.start + a.stop) for d, a in zip(domain, around, strict=True))
+        writable = np.ones(start[box].shape, bool) if allowed is None else allowed[box]
+        if self.region is not None:
+            writable = writable & _inside(self.region, box)
+        resampled = wanted if max(abs(f - 1) for f in scale) > 0.01 else None
+        return _Window(
+            box, self.pixels[(slice(None), *box)], start[box], writable, axis, spacing, resampled, self.device
+        )
+
+    def write(self, value: float, window: "_Window", now: Mask) -> Image:
+        """The whole mask with this label as it now is in its window, in the form it was given."""
+        return self.grid.wrap(self.write_array(value, window, now))
+
+    def write_array(self, value: float, window: "_Window", now: Mask) -> NDArray[Any]:
+        """As `write`, (*S) in array order."""
+        out = self.values.copy()
+        if self.soft:  # every voxel of the region becomes one or the other
+            out[self.region or ...] = 0
+        inside = out[window.box]
+        inside[window.writable & ~now & (inside == value)] = 0
+        inside[window.writable & now] = value
+        return out
+
+
+class _Window:
+    """The part of a volume that a rollout works on, laid out for the engine."""
+
+    def __init__(
+        self,
+        box: Box,
+        pixels: NDArray[np.float32],
+        start: NDArray[Any],
+        writable: Mask,
+        axis: int | None,
+        spacing: Sequence[float],
+        resampled: Sequence[float] | None,
+        device: str,
+    ) -> None:
+        self.box, self.writable, self.axis = box, writable, axis
+        self.before: Mask = start > 0.5 if start.dtype != bool else start
+        self.now = self.before.copy()
+        self.low_before: Mask | None = None
+        if resampled is not None:
+            pixels = np.stack([resample(channel, spacing, resampled)[0] for channel in pixels])
+            start = resample(start.astype(np.float32), spacing, resampled)[0]
+            start = (start > 0.5) if self.before is start else start
+            self.low_before = start > 0.5
+        self.image = torch.from_numpy(np.ascontiguousarray(self._batch(pixels))).to(device)
+        self.start = torch.from_numpy(np.ascontiguousarray(self._batch(start[None]))).to(device)
+
+    def _batch(self, channels: NDArray[Any]) -> NDArray[Any]:
+        """(C, *S) -> (B, C, *S): slices are the batch of a 2-D model on a volume."""
+        return channels[None] if self.axis is None else np.moveaxis(channels, self.axis + 1, 0)
+
+    def unroll(self, module: Any, steps: int, stochastic: bool = False) -> Iterator[tuple[int, Box | None]]:
+        """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask."""
+        low_now = None if self.low_before is None else self.low_before.copy()
+        with torch.inference_mode():
+            cells = module.start(self.image, self.start)
+        for _ in range(steps):
+            with torch.inference_mode():
+                cells = module.step(cells, stochastic)
+            flips = cells.changed.cpu().numpy()
+            if low_now is None:
+                places = self._flip(self.now, flips, self.writable)
+            else:
+                self._flip(low_now, flips, None)
+                assert self.low_before is not None
+                result = transfer_change(self.before, self.low_before, low_now)
+                result = np.where(self.writable, result, self.before)
+                places = np.nonzero(result != self.now)
+                self.now = result
+            box = None
+            if len(places[0]):
+                box = tuple(
+                    slice(b.start + int(p.min()), b.start + int(p.max()) + 1)
+                    for b, p in zip(self.box, places, strict=True)
+                )
+            yield len(places[0]), box
+
+    def _flip(self, mask: Mask, flips: NDArray[np.int64], writable: Mask | None) -> tuple[NDArray[np.int64], ...]:
+        """Flip the engine's flat indices in a mask (array order), where writable; returns their places."""
+        shape = mask.shape if self.axis is None else (mask.shape[self.axis], *np.delete(mask.shape, self.axis))
+        places = list(np.unravel_index(flips, shape))
+        if self.axis is not None:
+            places.insert(self.axis, places.pop(0))
+        if writable is not None:
+            kept = writable[tuple(places)]
+            places = [p[kept] for p in places]
+        mask[tuple(places)] ^= True
+        return tuple(places)
+
+    def final(self, module: Any, steps: int, stochastic: bool = False) -> Mask:
+        """The window's mask after a whole rollout that starts anew."""
+        self.now = self.before.copy()
+        for _ in self.unroll(module, steps, stochastic):
+            pass
+        return self.now
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+def _inside(region: Box, box: Box) -> Mask:
+    """(*box) bool: voxels of the box that lie in the region."""
+    out = np.zeros([b.stop - b.start for b in box], bool)
+    out[tuple(slice(max(r.start - b.start, 0), max(r.stop - b.start, 0)) for r, b in zip(region, box, strict=True))] = (
+        True
+    )
+    return out
+
+
+def check_mask(values: NDArray[Any], meta: Metadata) -> None:
+    """Refuse a mask that is not a mask, or has not the model's dimensions."""
+    if values.ndim not in (2, 3):
+        raise InputError(f"the mask has {values.ndim} axes: masks are 2-D or 3-D.")
+    if meta.dims > values.ndim:
+        raise InputError(f"model {meta.name} is for volumes and the mask is {values.ndim}-D: choose a 2-D model.")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError("the mask holds NaN or infinite values: a mask is 0 where there is nothing.")
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"the mask's values are of type {values.dtype}: expected integers, floats or booleans.")
+
+
+def soft_start(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Starting values in 0..1 from a grey (8-bit) or float mask."""
+    start = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
+    if start.min(initial=0) < 0 or start.max(initial=0) > 1:
+        raise InputError(
+            f"a soft mask holds 0..1 (or 0..255 in 8 bits), this one {start.min():g} to {start.max():g}: rescale it."
+        )
+    return start
+
+
+def pick_labels(values: NDArray[Any], label: int | Literal["all"] | None, soft: bool) -> list[float]:
+    """The labels to repair, in turn: as asked for, or the only one there is; an empty mask counts as label 1."""
+    if soft:
+        if label is not None:
+            raise InputError("a soft mask has no labels: leave out either soft or label.")
+        return [255 if values.dtype == np.uint8 else 1]
+    present = present_labels(values)
+    if label == "all":
+        return present or [1]
+    if label is None:
+        if len(present) > 1:
+            names = ", ".join(f"{v:g}" for v in present[:12])
+            raise InputError(f"the mask holds {len(present)} labels ({names}): say which one to repair, or all.")
+        return present or [1]
+    if present and label not in present:
+        raise InputError(f"label {label} is not in the mask: it holds {', '.join(f'{v:g}' for v in present[:12])}.")
+    return [label]
+
+
+def present_labels(values: NDArray[Any]) -> list[float]:
+    """The non-zero values of a mask, ascending."""
+    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:  # much faster than sorting a volume
+        return [int(v) for v in np.flatnonzero(np.bincount(values.ravel())) if v]
+    return [v.item() for v in np.unique(values[values != 0])]
+
+
+def pick_device(device: str) -> str:
+    """ "auto" is the GPU where there is one."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device is {device!r}: give auto, cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, but torch sees no CUDA GPU here: use cpu or auto.")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

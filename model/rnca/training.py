@@ -1,0 +1,251 @@
+"""Training: a pool of evolving states and one loop, for research and for fine-tuning (paper, section 3.3, A.1).
+
+Every iteration takes a batch from the pool, replaces a few of its states by fresh ones, unrolls the automaton
+and puts the results back, so that it learns to repair and then to hold what it has repaired: the right mask
+becomes an attractor. Against the paper: the loss is summed over a few late moments of the rollout instead of
+one, and each weight tensor's gradient is divided by its norm (as in "Growing NCA"): both shorten the plateau
+before growth is learned.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .automaton import RNCA
+from .cases import Case, Starts, draw_patch
+from .errors import InputError
+from .files import atomic_path, write_text
+from .gradients import rollout
+
+REPORT_EVERY = 20  # iterations a line of the log
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run depends on besides network and cases; the defaults suit 64×64 patches on two CPU cores."""
+
+    iterations: int = 3000
+    batch: int = 8
+    pool: int = 256
+    fresh: int = 2  # N: states of a batch replaced by new ones
+    patch: int = 64  # edge length, pixels
+    first: tuple[int, int] = (16, 32)  # updates before the first moment of the loss
+    between: tuple[int, int] = (4, 8)  # updates between further moments
+    moments: int = 3
+    learning_rate: float = 1e-3
+    decay_at: tuple[float, ...] = (0.6, 0.85)  # shares of the iterations after which ...
+    decay: float = 0.3  # ... the learning rate is multiplied by this
+    weight_decay: float = 1e-4
+    precision: str = "auto"  # of the matrix products: float32, bfloat16, or what the processor does fast
+    seed: int = 0
+    starts: Starts = field(default_factory=Starts)
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """The precision of the matrix products on this device."""
+        if self.precision != "auto":
+            return getattr(torch, self.precision)
+        fast = device.type == "cuda" or any(torch.cpu.get_capabilities().get(x) for x in ("avx512_bf16", "amx_bf16"))
+        return torch.bfloat16 if fast else torch.float32
+
+
+def settings_from(values: dict[str, Any]) -> Settings:
+    """Settings from their JSON form (`asdict`)."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    starts = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("starts", {}).items()}
+    return Settings(**values, starts=Starts(**starts))
+
+
+class Pool:
+    """Evolving states with the image and target they belong to; one row a state."""
+
+    def __init__(self, cases: Sequence[Case], net: RNCA, settings: Settings, rng: np.random.Generator) -> None:
+        self.cases, self.starts = cases, settings.starts
+        self.size = (settings.patch,) * net.dims
+        # cases weigh by the square root of their size: large ones hold more to learn, small ones are not forgotten
+        weights = np.sqrt([max(case.label.sum(), 1) for case in cases])
+        self.weights = weights / weights.sum()
+        count = settings.pool
+        self.image = torch.zeros([count, net.image_channels, *self.size])
+        self.target = torch.zeros([count, 1, *self.size])
+        self.state = torch.zeros([count, net.state_channels, *self.size])
+        for row in range(count):
+            self.refresh(row, rng)
+
+    def refresh(self, row: int, rng: np.random.Generator) -> None:
+        """Put a newly drawn patch and starting state into a row."""
+        case = self.cases[rng.choice(len(self.cases), p=self.weights)]
+        image, start, target = draw_patch(case, self.size, self.starts, rng)
+        self.image[row] = torch.from_numpy(image)
+        self.target[row, 0] = torch.from_numpy(target)
+        self.state[row] = 0
+        self.state[row, 0] = torch.from_numpy(start)
+
+
+class Trainer:
+    """A run: network, optimizer, pool and random generators, which a checkpoint holds completely.
+
+    The random generators of NumPy and torch's CPU continue where a checkpoint left them, so an interrupted run
+    ends in the same weights as one that was not (on the CPU).
+    """
+
+    def __init__(
+        self, net: RNCA, cases: Sequence[Case], settings: Settings, device: str | torch.device = "cpu"
+    ) -> None:
+        if not cases:
+            raise InputError("there are no training cases: give a folder with images and labels, or --phantoms.")
+        self.settings, self.device = settings, torch.device(device)
+        self.net = net.to(self.device).train()
+        self.optimizer = torch.optim.AdamW(
+            net.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999), weight_decay=settings.weight_decay
+        )
+        torch.manual_seed(settings.seed)
+        self.rng = np.random.default_rng(settings.seed)
+        self.pool = Pool(cases, net, settings, self.rng)
+        self.iteration = 0
+
+    def learning_rate(self) -> float:
+        """The rate of the coming iteration: constant, with a few decays."""
+        passed = sum(self.iteration >= share * self.settings.iterations for share in self.settings.decay_at)
+        return self.settings.learning_rate * self.settings.decay**passed
+
+    def step(self) -> float:
+        """One iteration; returns the loss, summed over the moments."""
+        s, pool, rng = self.settings, self.pool, self.rng
+        rows = rng.choice(len(pool.state), s.batch, replace=False)
+        for row in rows[: s.fresh]:
+            pool.refresh(row, rng)
+        image, target, state = (t[rows].to(self.device) for t in (pool.image, pool.target, pool.state))
+        gaps = [rng.integers(s.first[0], s.first[1] + 1)]
+        gaps += [rng.integers(s.between[0], s.between[1] + 1) for _ in range(s.moments - 1)]
+        moments = tuple(int(t) for t in np.cumsum(gaps))
+
+        visible, last = rollout(self.net, image, state, moments, precision=s.dtype(self.device))
+        loss = sum(((v - target) ** 2).mean() for v in visible)  # (3)
+        assert isinstance(loss, Tensor)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for weight in self.net.parameters():
+            assert weight.grad is not None
+            weight.grad /= weight.grad.norm() + 1e-8
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        if math.isfinite(loss.item()):
+            self.optimizer.step()
+            pool.state[rows] = last.to(pool.state.device)
+        else:  # states that exploded are not worth keeping
+            for row in rows:
+                pool.refresh(row, rng)
+        self.iteration += 1
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint (NumPy .npz without pickles), whole or not at all."""
+        arrays = {f"net/{k}": v.detach().cpu().numpy() for k, v in self.net.state_dict().items()}
+        for index, slot in self.optimizer.state_dict()["state"].items():
+            arrays |= {f"optimizer/{index}/{k}": torch.as_tensor(v).cpu().numpy() for k, v in slot.items()}
+        arrays |= {f"pool/{k}": getattr(self.pool, k).numpy() for k in ("image", "target", "state")}
+        arrays["torch_random"] = torch.get_rng_state().numpy()
+        about = {
+            "config": self.net.config,
+            "settings": asdict(self.settings),
+            "iteration": self.iteration,
+            "random": self.rng.bit_generator.state,
+        }
+        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+
+    @classmethod
+    def resume(
+        cls, path: Path, cases: Sequence[Case], device: str | torch.device = "cpu", iterations: int | None = None
+    ) -> "Trainer":
+        """Continue from a checkpoint; the cases must be those it was made with. `iterations` prolongs the run."""
+        about, arrays = read_checkpoint(path)
+        settings = settings_from(about["settings"])
+        if iterations is not None:
+            settings = replace(settings, iterations=iterations)
+        trainer = cls(net_from(about, arrays), cases, settings, device)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, array in arrays.items():
+            if name.startswith("optimizer/"):
+                _, index, key = name.split("/")
+                slots.setdefault(int(index), {})[key] = torch.from_numpy(array)
+        optimizer = trainer.optimizer.state_dict()
+        trainer.optimizer.load_state_dict({"state": slots, "param_groups": optimizer["param_groups"]})
+        for key in ("image", "target", "state"):
+            getattr(trainer.pool, key).copy_(torch.from_numpy(arrays[f"pool/{key}"]))
+        trainer.rng.bit_generator.state = about["random"]
+        torch.set_rng_state(torch.from_numpy(arrays["torch_random"]))
+        trainer.iteration = about["iteration"]
+        return trainer
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a checkpoint says about itself, and its arrays; never unpickles."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return json.loads(arrays.pop("about").tobytes()), arrays
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path} is not a training checkpoint that can be read ({error}).") from error
+
+
+def net_from(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> RNCA:
+    """The network of a checkpoint."""
+    net = RNCA(**about["config"])
+    net.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("net/")})
+    return net
+
+
+@dataclass
+class Progress:
+    """What a listener is told after some iterations."""
+
+    iteration: int
+    loss: float  # mean over the iterations since the last report
+    learning_rate: float
+    seconds: float  # an iteration
+
+
+def train(
+    trainer: Trainer,
+    folder: Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    checkpoint_every: int = 250,
+    on_checkpoint: Callable[[Trainer], None] = lambda _: None,
+) -> RNCA:
+    """Run to the end, writing `folder/checkpoint.npz` and `folder/log.csv`; returns the network in eval mode.
+
+    Interrupt it at any time: `Trainer.resume(folder / "checkpoint.npz", cases)` goes on from the last checkpoint.
+    `on_checkpoint` is where validation and pictures are hung in.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.csv"
+    lines = [line for line in log.read_text().splitlines()[1:]] if log.exists() and trainer.iteration else []
+    lines = [line for line in lines if int(line.split(",")[0]) <= trainer.iteration]
+    losses: list[float] = []
+    started = time.perf_counter()
+    while trainer.iteration < trainer.settings.iterations:
+        losses.append(trainer.step())
+        at_end = trainer.iteration == trainer.settings.iterations
+        if trainer.iteration % REPORT_EVERY == 0 or at_end:
+            seconds = (time.perf_counter() - started) / len(losses)
+            report = Progress(trainer.iteration, float(np.mean(losses)), trainer.learning_rate(), seconds)
+            lines.append(f"{report.iteration},{report.loss:.6g},{report.learning_rate:.3g},{report.seconds:.3g}")
+            on_progress(report)
+            losses, started = [], time.perf_counter()
+        if trainer.iteration % checkpoint_every == 0 or at_end:
+            trainer.save(folder / "checkpoint.npz")
+            write_text(log, "\n".join(["iteration,loss,learning_rate,seconds", *lines, ""]))
+            on_checkpoint(trainer)
+            started = time.perf_counter()
+    return trainer.net.eval()

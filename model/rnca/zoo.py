@@ -1,0 +1,223 @@
+"""Models on disk: TorchScript archives that carry their metadata, listed with their digest in a manifest.
+
+A model is a file `NAME.ts`; `manifest.json` beside it lists the SHA-256 of the archives of its folder. TorchScript
+is code and no sandbox: an archive whose digest is not listed is never opened, and a Python pickle never at all.
+Shipped models live in `zoo/NAME/NAME.ts` with `metadata.json` (a readable copy) and a model card.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .automaton import RNCA
+from .engine import compile, definition
+from .errors import InputError
+from .files import atomic_path, write_json
+
+ZOO = Path(__file__).parent / "zoo"
+MANIFEST = "manifest.json"
+EMBEDDED = "metadata.json"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a model says about itself (design, contract 1)."""
+
+    name: str
+    version: str
+    dims: int
+    image_channels: int
+    state_channels: int
+    filters: int
+    hidden: int
+    alive_threshold: float
+    weights_sha256: str
+    description: str = ""
+    licence: str = ""
+    intended_use: str = "Research; not a medical device."
+    spacing: list[float] | None = None  # trained spacing, array order (k, j, i); None: any
+    spacing_unit: str = "mm"  # or "pixel"
+    resample: bool = False  # whether to bring the input to `spacing`
+    intensity: dict[str, Any] = field(default_factory=lambda: {"kind": "percentile", "low": 0.5, "high": 99.5})
+    colour: str = "luminance"  # how colour becomes grey for a model with one image channel
+    slice_axis: str = "largest_spacing"  # slices of a volume for a 2-D model
+    steps: int = 64
+    trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
+    training: dict[str, Any] = field(default_factory=dict)  # settings and the command
+    figures: dict[str, Any] = field(default_factory=dict)
+    parent: str | None = None  # "name version sha256" of the model it was fine-tuned from
+
+
+@dataclass
+class Model:
+    """A loaded model: call it like the network, `model(image, mask, steps)`."""
+
+    metadata: Metadata
+    module: torch.jit.ScriptModule
+    sha256: str  # of the archive; empty for one compiled in this process
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor, steps: int | None = None) -> torch.Tensor:
+        return self.module(image, mask, self.metadata.steps if steps is None else steps)
+
+    def to(self, device: str | torch.device) -> "Model":
+        """Move the weights; returns self."""
+        self.module.to(device)
+        return self
+
+    @property
+    def definition(self) -> RNCA:
+        """The readable network with these weights, on the CPU."""
+        return definition(self.module)
+
+
+def weights_sha256(net: RNCA) -> str:
+    """SHA-256 over the names and float32 little-endian bytes of the weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode() + b"\0" + tensor.detach().cpu().float().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def describe(net: RNCA, name: str, version: str = "0.1.0", **known: Any) -> Metadata:
+    """Metadata of a network; what the network itself tells is filled in."""
+    config = net.config
+    config.pop("skip")
+    return Metadata(name=name, version=version, weights_sha256=weights_sha256(net), **config, **known)  # type: ignore[arg-type]
+
+
+def as_model(model: "str | Path | Model | torch.jit.ScriptModule | RNCA", device: str = "cpu") -> Model:
+    """A model from its name or path, or one that is in memory already."""
+    if isinstance(model, (str, Path)):
+        return load_model(model, device=device)
+    if isinstance(model, RNCA):
+        model = compile(model)
+    if isinstance(model, Model):
+        return model.to(device)
+    return Model(describe(definition(model), "unnamed"), model, "").to(device)
+
+
+def save_model(net: RNCA, path: str | Path, metadata: Metadata) -> Path:
+    """Write `NAME.ts` with its metadata inside and list it in the manifest beside it; each file whole or not at all."""
+    path = Path(path)
+    if path.suffix != ".ts":
+        raise InputError(f"{path}: a model's file name ends in .ts.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = replace(metadata, weights_sha256=weights_sha256(net))
+    buffer = io.BytesIO()
+    torch.jit.save(compile(net), buffer, _extra_files={EMBEDDED: json.dumps(asdict(metadata), indent=2)})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+    trust(path)
+    return path
+
+
+def trust(path: str | Path) -> str:
+    """List an archive in the manifest of its folder as one that may be loaded; returns its SHA-256."""
+    path = Path(path)
+    data = _read(path)
+    _refuse_pickles(data, path)
+    digest = hashlib.sha256(data).hexdigest()
+    write_json(path.parent / MANIFEST, _manifest(path.parent) | {path.name: digest})
+    return digest
+
+
+def load_model(name: str | Path, device: str = "cpu") -> Model:
+    """Load a shipped model by name, or any by path (`NAME.ts`, or a folder that holds one).
+
+    Raises:
+        InputError: no such model; a pickle; a digest that is not in the manifest beside the archive; metadata missing.
+    """
+    path = find_model(name)
+    data = _read(path)
+    _refuse_pickles(data, path)
+    digest = hashlib.sha256(data).hexdigest()
+    listed = _manifest(path.parent).get(path.name)
+    if listed is None:
+        raise InputError(
+            f"{path} is not listed in the {MANIFEST} beside it, so its code is not run;"
+            f" if you know where it comes from, list it with: rnca models --trust {path}"
+        )
+    if listed != digest:
+        raise InputError(
+            f"{path} is damaged or was replaced: its SHA-256 is {digest[:12]}…, the manifest says {listed[:12]}…;"
+            " get it again from its source."
+        )
+    extra = {EMBEDDED: ""}
+    try:
+        module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)
+        metadata = parse_metadata(json.loads(extra[EMBEDDED]))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is not an rnca model: it holds no TorchScript module with metadata.json.") from error
+    return Model(metadata, module.eval(), digest)
+
+
+def parse_metadata(values: Mapping[str, Any]) -> Metadata:
+    """Metadata from its JSON form; fields of later versions are ignored."""
+    known = {f.name for f in fields(Metadata)}
+    return Metadata(**{k: v for k, v in values.items() if k in known})
+
+
+def find_model(name: str | Path) -> Path:
+    """The archive of a shipped name or of a path."""
+    text = str(name)
+    if text in shipped():
+        return ZOO / text / f"{text}.ts"
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(path.glob("*.ts"))
+        if len(found) != 1:
+            raise InputError(f"{path} holds {len(found)} models (NAME.ts); name one.")
+        return found[0]
+    if not path.is_file():
+        raise InputError(
+            f"there is no model {text!r}: give a path to a NAME.ts or one of {', '.join(shipped()) or '–'}."
+        )
+    return path
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.parent.name for p in ZOO.glob("*/*.ts") if p.stem == p.parent.name)
+
+
+def shipped_metadata(name: str) -> Metadata:
+    """A shipped model's metadata from its readable copy, without opening the archive."""
+    return parse_metadata(json.loads((ZOO / name / EMBEDDED).read_text()))
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise InputError(f"{path} is not readable as JSON; restore it.") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the model {path} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_pickles(data: bytes, path: Path) -> None:
+    """A TorchScript archive is a zip with a `code/` folder; anything else may be a pickle and is not touched."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if any("/code/" in entry for entry in archive.namelist()):
+                return
+    except zipfile.BadZipFile:
+        pass
+    raise InputError(
+        f"{path} is not a TorchScript archive (a Python pickle, perhaps, which could run anything and is never loaded);"
+        " make one from a training run with: rnca export."
+    )
