@@ -10,14 +10,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "RNCA": "automaton",
+    "InputError": "errors",
+    "betti_numbers": "topology",
     "compile": "engine",
     "load_model": "zoo",
     "refine": "rollout",
     "stream": "rollout",
-    "betti_numbers": "topology",
-    "InputError": "errors",
 }
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - the table above is the one list of public names
+__all__ = ["RNCA", "InputError", "betti_numbers", "compile", "load_model", "refine", "stream"]
 
 if TYPE_CHECKING:
     from .automaton import RNCA
@@ -35,4 +35,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return [*__all__, "__version__"]

@@ -160,7 +160,7 @@ class Trainer:
             "random": self.rng.bit_generator.state,
         }
         arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
 
     @classmethod
@@ -230,7 +230,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.csv"
-    lines = [line for line in log.read_text().splitlines()[1:]] if log.exists() and trainer.iteration else []
+    lines = log.read_text().splitlines()[1:] if log.exists() and trainer.iteration else []
     lines = [line for line in lines if int(line.split(",")[0]) <= trainer.iteration]
     losses: list[float] = []
     started = time.perf_counter()
