@@ -1,0 +1,387 @@
+"""The command line `rnca` (design, contract 2). Commands import what they need when they run: `--help` stays quick."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from . import __version__
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .rollout import Step
+
+app = typer.Typer(
+    name="rnca",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Repair broken segmentation masks with a neural cellular automaton guided by the image.\n\n"
+    "For research use only; not a medical device.",
+)
+
+Model = Annotated[str, typer.Option(help="Shipped model (see `rnca models`) or path to a NAME.ts.")]
+Steps = Annotated[int | None, typer.Option(help="Updates; default: the model's.", show_default=False)]
+Label = Annotated[str | None, typer.Option(help="Value to repair, or `all` in turn.", show_default=False)]
+Report = Annotated[Path | None, typer.Option(help="Write the run record (JSON) here.", show_default=False)]
+Out = Annotated[Path, typer.Option("-o", "--output", help="File to write; its suffix is the format.")]
+
+
+class Device(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and exit code 2; Ctrl-C is 130."""
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+    except InputError as error:
+        code = fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = fail("interrupted; nothing was half-written.", 130)
+    except MemoryError:
+        code = fail("not enough memory: give a region of interest (--roi), or a smaller image.")
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        hint = getattr(getattr(error, "ctx", None), "command_path", "rnca")
+        code = fail(f"{error.format_message().rstrip('.')}; see `{hint} --help`.")
+    sys.exit(code or 0)
+
+
+def fail(sentence: str, code: int = 2) -> int:
+    """Say what is wrong on stderr; returns the exit code."""
+    print(f"rnca: {sentence}", file=sys.stderr)
+    return code
+
+
+def console() -> "Console":
+    """Where commands say what they did: stderr, so that stdout stays for data."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if show:
+        print(f"rnca {__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="Example: rnca refine image.nii.gz mask.nii.gz -o repaired.nii.gz --model ring-2d --animate repair.gif"
+)
+def refine(
+    image: Annotated[Path, typer.Argument(help="PNG, TIFF, NIfTI, NRRD, MHA, or a folder of DICOM slices.")],
+    mask: Annotated[Path, typer.Argument(help="The mask to repair, on the image's grid.")],
+    output: Out,
+    model: Model = "ring-2d",
+    steps: Steps = None,
+    label: Label = None,
+    soft: Annotated[bool, typer.Option(help="The mask is grey: starting values in 0..1 (8-bit: value/255).")] = False,
+    roi: Annotated[
+        str | None, typer.Option(help="Change only this box: i0:i1,j0:j1[,k0:k1].", show_default=False)
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    patience: Annotated[int, typer.Option(help="Stop when nothing changed for this many steps; 0: never early.")] = 0,
+    bfloat16: Annotated[bool, typer.Option(help="Faster matrix products, not bit-identical.")] = False,
+    confidence: Annotated[
+        Path | None, typer.Option(help="Write how often stochastic rollouts agree.", show_default=False)
+    ] = None,
+    animate: Annotated[Path | None, typer.Option(help="Write a GIF of the repair.", show_default=False)] = None,
+    report: Report = None,
+) -> None:
+    """Repair a mask."""
+    from .jobs import Options, refine_file
+
+    options = Options(
+        model, steps, parse_label(label), soft, roi, device.value, patience, bfloat16, confidence, animate, report
+    )
+    out = console()
+    with step_bar(out) as on_step:
+        record = refine_file(image, mask, output, options, on_step=on_step)
+    for row in record["labels"]:
+        out.print(describe_label(row))
+    seconds = record["seconds"]
+    out.print(
+        f"{output} written in {seconds['total']:.2f} s with {record['model']['name']} {record['model']['version']}."
+    )
+    for path in filter(None, (confidence, animate, report)):
+        out.print(f"{path} written.")
+
+
+def describe_label(row: dict[str, Any]) -> str:
+    """One label of a run record in a sentence."""
+    if row["reason"] == "empty":
+        return f"label {row['label']:g}: nothing to repair: it has no voxel here, and the automaton only grows from what is there."
+    parts = [
+        f"{name} {row['topology']['before'][name]} → {row['topology']['after'][name]}"
+        for name in ("pieces", "holes", "tunnels", "cavities")
+        if name in row["topology"]["before"]
+    ]
+    return (
+        f"label {row['label']:g}: {', '.join(parts)}; {row['added']} voxels added, {row['removed']} removed"
+        f" in {row['steps']} steps ({row['reason']})."
+    )
+
+
+@contextmanager
+def step_bar(out: "Console") -> Iterator[Any]:
+    """A progress bar over the steps; yields the listener."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        def on_step(step: "Step") -> None:
+            text = f"label {step.label:g}: {step.changed} voxels changed"
+            bar.update(task, description=text, completed=step.index, total=step.steps)
+
+        yield on_step
+
+
+def parse_label(text: str | None) -> int | Literal["all"] | None:
+    """The value of --label."""
+    if text is None or text == "all":
+        return text  # type: ignore[return-value]
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"label is {text!r}: give a whole number or all.") from None
+
+
+@app.command(epilog="Example: rnca check mask.nii.gz --image image.nii.gz --report check.json")
+def check(
+    mask: Annotated[Path, typer.Argument(help="The mask to look at.")],
+    image: Annotated[Path | None, typer.Option(help="Also check that the mask lies on this image's grid.")] = None,
+    label: Label = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")] = False,
+    report: Report = None,
+) -> None:
+    """Tell the topology of a mask, and where its defects are."""
+    from .jobs import check_file
+
+    record = check_file(mask, image, parse_label(label))
+    write_record(record, report)
+    if json:
+        print(dumps(record, indent=2))
+        return
+    from rich.table import Table
+
+    out = console()
+    for row in record["labels"]:
+        betti = ", ".join(f"β{i} = {b}" for i, b in enumerate(row["topology"]["betti"]))
+        out.print(f"label {row['label']:g}: {row['topology']['voxels']} voxels, {betti}")
+        table = Table("defect", "size", "centre (i, j, k)", "box (i, j, k)")
+        for defect in row["defects"][:50]:
+            loops = f" × {defect['count']}" if defect["count"] > 1 else ""
+            centre = ", ".join(f"{c:.1f}" for c in reversed(defect["centroid"]))
+            box = ", ".join(f"{low}:{high}" for low, high in reversed(defect["bbox"]))
+            table.add_row(defect["kind"] + loops, str(defect["size"]), centre, box)
+        if row["defects"]:
+            out.print(table)
+        if len(row["defects"]) > 50:
+            out.print(f"… and {len(row['defects']) - 50} more (--json lists all).")
+
+
+@app.command(epilog="Example: rnca evaluate repaired/ truth/ --before masks/ -o scores.csv")
+def evaluate(
+    pred: Annotated[Path, typer.Argument(help="A mask, or a folder of masks.")],
+    truth: Annotated[Path, typer.Argument(help="The right mask, or a folder with the same names.")],
+    before: Annotated[Path | None, typer.Option(help="Masks before the repair: tells repaired and harmed.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a row a case (CSV).")] = None,
+    label: Annotated[int | None, typer.Option(help="Value to judge; default: every non-zero one as one.")] = None,
+    report: Report = None,
+) -> None:
+    """Measure masks: Dice, clDice, Hausdorff and surface distances, Betti errors."""
+    from rich.table import Table
+
+    from .jobs import evaluate_files, write_csv
+
+    out = console()
+    rows, means = evaluate_files(pred, truth, before, label)
+    if output:
+        write_csv(output, rows)
+    write_record({"rnca": __version__, "cases": rows, "mean": {k: v[0] for k, v in means.items()}}, report)
+    table = Table("metric", "mean", "std", "cases")
+    for name, (mean, std, count) in means.items():
+        table.add_row(name, f"{mean:.4f}", f"{std:.4f}", str(count))
+    out.print(table)
+
+
+@app.command(epilog="Example: rnca damage mask.png -o broken.png --kind gaps --severity 0.7 --seed 3")
+def damage(
+    mask: Annotated[Path, typer.Argument(help="The mask to damage.")],
+    output: Out,
+    kind: Annotated[
+        str, typer.Option(help="gaps, holes, chunks, wedges, thin, thick, open, islands, bridges, mixed or none.")
+    ],
+    seed: Annotated[int, typer.Option(help="Same seed, same damage.")],
+    severity: Annotated[float, typer.Option(help="0 (mild) to 1.")] = 0.5,
+    label: Annotated[int | None, typer.Option(help="Value to damage; default: the only one there is.")] = None,
+    report: Report = None,
+) -> None:
+    """Break a mask as networks and editors do: to train on, to test with."""
+    from .jobs import damage_file
+
+    record = damage_file(mask, output, kind, severity, seed, label)
+    write_record(record, report)
+    row = record["labels"][0]
+    console().print(f"{output} written: {row['added']} voxels added, {row['removed']} removed.")
+
+
+@app.command(epilog="Example: rnca batch --images images/ --masks masks/ -o repaired/ --model ring-2d --jobs 2")
+def batch(
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    masks: Annotated[Path, typer.Option(help="Folder of masks with the images' names.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to; what is there already is kept.")],
+    model: Model = "ring-2d",
+    steps: Steps = None,
+    label: Label = None,
+    soft: Annotated[bool, typer.Option(help="Masks are grey: starting values in 0..1.")] = False,
+    roi: Annotated[str | None, typer.Option(help="Change only this box: i0:i1,j0:j1[,k0:k1].")] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    patience: Annotated[int, typer.Option(help="Stop when nothing changed for this many steps; 0: never early.")] = 0,
+    bfloat16: Annotated[bool, typer.Option(help="Faster matrix products, not bit-identical.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+) -> None:
+    """Repair a folder of masks: masks/, reports/, summary.csv and summary.html; resumes where it stopped."""
+    from .batch import run_batch
+    from .jobs import Options
+
+    options = Options(model, steps, parse_label(label), soft, roi, device.value, patience, bfloat16)
+    out = console()
+    failed = run_batch(images, masks, output, options, jobs, out)
+    out.print(f"{output / 'summary.html'} written.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: rnca models ring-2d")
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show this model's card.")] = None,
+    trust: Annotated[
+        Path | None, typer.Option(help="List a NAME.ts in the manifest beside it, so that it may be loaded.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print metadata as JSON on stdout.")] = False,
+) -> None:
+    """List the shipped models, show one, or trust one from elsewhere."""
+    from dataclasses import asdict
+
+    from . import zoo
+
+    out = console()
+    if trust:
+        out.print(f"{trust} is trusted now: SHA-256 {zoo.trust(trust)}.")
+        return
+    if name and name not in zoo.shipped():
+        raise InputError(f"there is no shipped model {name!r}: the list is {', '.join(zoo.shipped())}.")
+    known = {n: zoo.shipped_metadata(n) for n in ([name] if name else zoo.shipped())}
+    if json:
+        print(dumps({n: asdict(m) for n, m in known.items()}, indent=2))
+    elif name:
+        from rich.markdown import Markdown
+
+        out.print(Markdown((zoo.ZOO / name / "README.md").read_text()))
+    else:
+        from rich.table import Table
+
+        table = Table("model", "version", "dims", "what it does", "licence")
+        for n, m in known.items():
+            table.add_row(n, m.version, f"{m.dims}-D", m.description, m.licence)
+        out.print(table)
+
+
+@app.command(epilog="Example: rnca train cases/ -o runs/mine --iterations 3000 --kinds wedges,gaps,thin")
+def train(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the run: checkpoint, log, pictures, model.")
+    ],
+    cases: Annotated[
+        list[Path] | None, typer.Argument(help="Folders with images/ and labels/ (states/, predictions/*/).")
+    ] = None,
+    phantoms: Annotated[
+        list[str] | None, typer.Option(help="Generated cases KIND:COUNT, e.g. rings:200; may be repeated.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the model.")] = "model",
+    dims: Annotated[int, typer.Option(help="2 or 3.")] = 2,
+    channels: Annotated[int, typer.Option(help="Image channels.")] = 1,
+    hidden: Annotated[int, typer.Option(help="Hidden width.")] = 128,
+    label: Annotated[
+        int | None, typer.Option(help="Value to train on in label maps; default: every non-zero one.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 3000,
+    batch: Annotated[int, typer.Option(help="States an iteration.", min=1)] = 8,
+    patch: Annotated[int, typer.Option(help="Edge of a patch, pixels.", min=8)] = 64,
+    kinds: Annotated[str, typer.Option(help="Kinds of damage, separated by commas.")] = "mixed",
+    clean: Annotated[float, typer.Option(help="Share of starts that are right already.", min=0, max=1)] = 0.15,
+    given: Annotated[
+        float, typer.Option(help="Share of the others taken from states/ and predictions/.", min=0, max=1)
+    ] = 0.7,
+    soft: Annotated[
+        float, typer.Option(help="Share of starts that stay soft; the others are binary.", min=0, max=1)
+    ] = 0.5,
+    validation: Annotated[float, typer.Option(help="Share of the cases kept for validation.", min=0, max=1)] = 0.2,
+    start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model (name or path).")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same run (on the CPU).")] = 0,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+) -> None:
+    """Train a model, or go on where a run in the same folder was interrupted."""
+    from .runs import Data, train_run
+    from .training import Settings, Starts
+
+    starts = Starts(kinds=tuple(kinds.split(",")), clean=clean, given=given, soft=soft)
+    settings = Settings(iterations=iterations, batch=batch, patch=patch, seed=seed, starts=starts)
+    data = Data(tuple(cases or ()), tuple(phantoms or ()), label, validation)
+    net = {"dims": dims, "image_channels": channels, "hidden": hidden}
+    out = console()
+    path = train_run(output, name, data, net, settings, start_from, device.value, out)
+    out.print(f"{path} written; try it: rnca refine IMAGE MASK -o OUT --model {path}")
+
+
+@app.command(epilog="Example: rnca export runs/mine -o mine.ts --name mine --version 1.0.0")
+def export(
+    run: Annotated[Path, typer.Argument(help="A training run's folder, or a checkpoint.npz.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="NAME.ts to write; listed in the manifest beside it.")],
+    name: Annotated[str | None, typer.Option(help="Name in the metadata; default: the file's.")] = None,
+    version: Annotated[str, typer.Option(help="Version in the metadata.")] = "0.1.0",
+    description: Annotated[str, typer.Option(help="One line on what it does.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+) -> None:
+    """Make a model archive from a training run, its latest checkpoint."""
+    from .runs import export_run
+
+    path = export_run(run, output, name or output.stem, version, description, licence)
+    console().print(f"{path} written.")
+
+
+@app.command(epilog="Example: rnca demo -o demo-output")
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures and masks.")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """The whole story on the sample data: damaged masks, their repair, figures and pictures."""
+    from .demo import run_demo
+
+    run_demo(output, console())
+
+
+def write_record(record: dict[str, Any], path: Path | None) -> None:
+    """Write a run record where --report asks for one."""
+    if path:
+        from .files import write_json
+
+        write_json(path, record)
