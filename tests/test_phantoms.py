@@ -63,6 +63,8 @@ def test_rings_are_closed_apart_and_off_the_border(shape, seed):
     assert 1 <= len(rings) <= 3
     assert all(betti(ring) == (1, 1) for ring in rings)
     assert not on_border(mask)
+    narrow = mask & ~ndimage.binary_opening(mask, np.ones((2, 2)))
+    assert np.count_nonzero(narrow) <= 5 + 0.02 * np.count_nonzero(mask)
 
 
 @settings(max_examples=80, deadline=None)
@@ -71,6 +73,25 @@ def test_rings_in_3d_have_one_loop_and_no_cavity(shape, seed):
     _, mask = phantom("rings", shape, seed)
     assert all(betti(ring) == (1, 1, 0) for ring in objects(mask))
     assert not on_border(mask)
+
+
+@settings(max_examples=100, deadline=None)
+@given(shapes_2d, seeds)
+def test_thin_rings_are_closed_apart_off_the_border_and_3_to_4_pixels_wide(shape, seed):
+    _, mask = phantom("thin-rings", shape, seed)
+    assert all(betti(ring) == (1, 1) for ring in objects(mask))
+    assert not on_border(mask)
+    depth = ndimage.distance_transform_edt(mask)
+    ridge = depth[mask & (depth >= ndimage.maximum_filter(depth, 3))]
+    assert 1.4 <= np.median(ridge) <= 2.3
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes_3d, seeds)
+def test_thin_rings_in_3d_are_one_ring_a_slice_and_one_tube_together(shape, seed):
+    _, mask = phantom("thin-rings", shape, seed)
+    assert betti(mask) == (1, 1, 0)
+    assert all(betti(ring) == (1, 1) for ring in mask)
 
 
 @settings(max_examples=200, deadline=None)
@@ -97,7 +118,8 @@ def test_vessels_are_a_few_whole_trees_at_least_two_voxels_wide(shape, seed):
     block = np.ones((3,) * mask.ndim)
     around = ndimage.convolve(mask.astype(int), block.astype(int), mode="nearest")
     wide = ndimage.binary_dilation(mask & (around >= 3 * 2 ** (mask.ndim - 1)), block)
-    assert np.count_nonzero(mask & ~wide) <= 0.02 * np.count_nonzero(mask)
+    # But for a few voxels: the tips of branches, and what the array's edge cuts off.
+    assert np.count_nonzero(mask & ~wide) <= 5 + 0.03 * np.count_nonzero(mask)
 
 
 def test_vessels_branch_and_some_cross():
@@ -120,7 +142,7 @@ def test_seeds_vary_size_and_contrast(kind):
         share.append(mask.mean())
         brighter.append(image[mask].mean() > image[near].mean())
     assert max(share) > 3 * min(share)
-    assert 0.2 < np.mean(brighter) < 0.8
+    assert np.mean(brighter) > 0.8 if kind == "thin-rings" else 0.2 < np.mean(brighter) < 0.8
 
 
 @pytest.mark.parametrize(

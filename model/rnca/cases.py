@@ -53,7 +53,7 @@ class Starts:
         if rng.random() < self.clean:
             start = label.astype(np.float32)
         elif given and rng.random() < self.given:
-            start = given[rng.integers(len(given))]
+            start = given[int(rng.integers(len(given)))]
         else:
             start = damage(label, str(rng.choice(list(self.kinds))), rng.uniform(*self.severity), rng).astype(
                 np.float32
@@ -90,7 +90,7 @@ def draw_patch(
 
 def _augment(stack: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """The same random flips and axis swaps for all channels, a random gain and offset for the image's."""
-    axes = [axis for axis in range(1, stack.ndim) if rng.random() < 0.5]
+    axes = tuple(axis for axis in range(1, stack.ndim) if rng.random() < 0.5)
     stack = np.flip(stack, axes)
     order = np.arange(1, stack.ndim)
     rng.shuffle(order)
@@ -156,9 +156,9 @@ def _slices(case: Case, grid: Grid) -> list[Case]:
     return [
         Case(
             f"{case.name}_{index}",
-            case.image.take(index, axis + 1),
-            case.label.take(index, axis),
-            [s.take(index, axis) for s in case.starts],
+            np.take(case.image, index, axis + 1),
+            np.take(case.label, index, axis),
+            [np.take(s, index, axis) for s in case.starts],
             case.group,
         )
         for index in range(case.label.shape[axis])

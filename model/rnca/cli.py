@@ -1,5 +1,6 @@
 """The command line `rnca` (design, contract 2). Commands import what they need when they run: `--help` stays quick."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,14 +50,23 @@ def main() -> None:
         code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         code = fail("interrupted; nothing was half-written.", 130)
-    except MemoryError:
-        code = fail("not enough memory: give a region of interest (--roi), or a smaller image.")
+    except BrokenPipeError:  # whoever read stdout (head, a pager) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except Exception as error:
+        if out_of_memory(error):
+            sys.exit(fail("not enough memory: give a region of interest (--roi), or a smaller image."))
         if not hasattr(error, "format_message"):
             raise
         hint = getattr(getattr(error, "ctx", None), "command_path", "rnca")
         code = fail(f"{error.format_message().rstrip('.')}; see `{hint} --help`.")
     sys.exit(code or 0)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether NumPy, ITK or torch (which has an error of its own for GPUs only) could not get memory."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in text or "CUDA out of memory" in text
 
 
 def fail(sentence: str, code: int = 2) -> int:
@@ -69,7 +79,7 @@ def console() -> "Console":
     """Where commands say what they did: stderr, so that stdout stays for data."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)  # file names are not markup
 
 
 @app.callback(invoke_without_command=True)
@@ -124,7 +134,8 @@ def refine(
 def describe_label(row: dict[str, Any]) -> str:
     """One label of a run record in a sentence."""
     if row["reason"] == "empty":
-        return f"label {row['label']:g}: nothing to repair: it has no voxel here, and the automaton only grows from what is there."
+        why = "it has no voxel here, and the automaton only grows from what is there"
+        return f"label {row['label']:g}: nothing to repair: {why}."
     parts = [
         f"{name} {row['topology']['before'][name]} → {row['topology']['after'][name]}"
         for name in ("pieces", "holes", "tunnels", "cavities")
@@ -171,8 +182,9 @@ def check(
     report: Report = None,
 ) -> None:
     """Tell the topology of a mask, and where its defects are."""
-    from .jobs import check_file
+    from .jobs import check_file, check_outputs
 
+    check_outputs([report], mask, image)
     record = check_file(mask, image, parse_label(label))
     write_record(record, report)
     if json:
@@ -208,9 +220,10 @@ def evaluate(
     """Measure masks: Dice, clDice, Hausdorff and surface distances, Betti errors."""
     from rich.table import Table
 
-    from .jobs import evaluate_files, write_csv
+    from .jobs import check_outputs, evaluate_files, write_csv
 
     out = console()
+    check_outputs([output, report], pred, truth, before)
     rows, means = evaluate_files(pred, truth, before, label)
     if output:
         write_csv(output, rows)
@@ -236,8 +249,7 @@ def damage(
     """Break a mask as networks and editors do: to train on, to test with."""
     from .jobs import damage_file
 
-    record = damage_file(mask, output, kind, severity, seed, label)
-    write_record(record, report)
+    record = damage_file(mask, output, kind, severity, seed, label, report)
     row = record["labels"][0]
     console().print(f"{output} written: {row['added']} voxels added, {row['removed']} removed.")
 

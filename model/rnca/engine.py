@@ -72,7 +72,7 @@ class Engine(nn.Module):
     """The alive-only form of one network; `compile` scripts it.
 
     The definition's own weights travel along (buffers `definition__*`), so that an archive can be trained on.
-    Set `bfloat16` to run the matrix products in bfloat16 (state and sums stay float32).
+    Set `low_precision` to run the matrix products in bfloat16 (state and sums stay float32).
     """
 
     OUTSIDE: Final[int] = 0  # two slots that stay zero ...
@@ -80,6 +80,12 @@ class Engine(nn.Module):
     FIRST: Final[int] = 2  # ... and the first that is a cell
     CHUNK_CPU: Final[int] = 4096  # cells a matrix product: its operands stay in a CPU's L2 cache
     CHUNK_CUDA: Final[int] = 1 << 17
+
+    w_state: Tensor
+    w_image: Tensor
+    w_bias: Tensor
+    w_delta: Tensor
+    w_delta_bias: Tensor
 
     def __init__(self, net: RNCA) -> None:
         super().__init__()
@@ -90,9 +96,10 @@ class Engine(nn.Module):
         self.hidden: int = net.hidden_width
         self.threshold: float = net.alive_threshold
         self.skip: float = net.skip
-        self.bfloat16: bool = False
+        self.low_precision: bool = False
         for name, weight in fold(net)._asdict().items():
-            self.register_buffer("w_" + name, weight.detach().float().contiguous())
+            # a copy in any case: a bias would stay the network's own, and follow its training
+            self.register_buffer("w_" + name, weight.detach().float().clone(memory_format=torch.contiguous_format))
         for name, weight in net.state_dict().items():
             self.register_buffer("definition__" + name.replace(".", "__"), weight.detach().clone())
 
@@ -112,7 +119,7 @@ class Engine(nn.Module):
             raise ValueError("the image's or the mask's number of channels is not the model's")
         if image.size(0) != mask.size(0) or image.shape[2:] != mask.shape[2:]:
             raise ValueError("image and mask differ in batch size or shape")
-        shape = mask.shape[:1] + mask.shape[2:]
+        shape = [int(size) for size in mask.shape[:1] + mask.shape[2:]]
         frame = [1, 1] * self.dims
         slot = F.pad(torch.ones_like(mask, dtype=torch.int32), frame).flatten()
         values = F.pad(mask, frame).flatten()
@@ -139,7 +146,7 @@ class Engine(nn.Module):
             slot,
             where,
             near,
-            self.drive(image, where, shape),
+            self.drive(image, where, shape, torch.bfloat16 if self.low_precision else torch.float32),
             state,
             self.any_near(seeds, near),
             seeds,
@@ -161,7 +168,7 @@ class Engine(nn.Module):
             added = self.missing_near(where[fresh], cells.slot, cells.shape)
             where = torch.cat([where, added])
             near = self.link(cells.slot, where, near, cells.shape)
-            drive = torch.cat([drive, self.drive(cells.image, added, cells.shape)])
+            drive = torch.cat([drive, self.drive(cells.image, added, cells.shape, drive.dtype)])
             state = F.pad(state, [0, 0, 0, added.size(0)])
             above = F.pad(above, [0, added.size(0)])
             spread = F.pad(spread | fresh, [0, added.size(0)])
@@ -230,14 +237,10 @@ class Engine(nn.Module):
                 near[rows[:, j][older].long(), k - 1 - j] = slots[older]
         return near
 
-    def drive(self, image: Tensor, where: Tensor, shape: list[int]) -> Tensor:
+    def drive(self, image: Tensor, where: Tensor, shape: list[int], precision: torch.dtype) -> Tensor:
         """The image's share of the hidden layer at these positions, (len(where), hidden)."""
         offsets = self.offsets(shape, where.device)
-        out = torch.empty(
-            [where.size(0), self.hidden],
-            dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
-            device=where.device,
-        )
+        out = torch.empty([where.size(0), self.hidden], dtype=precision, device=where.device)
         for first in range(0, where.size(0), self.CHUNK_CUDA):
             around = where[first : first + self.CHUNK_CUDA].unsqueeze(1) + offsets
             patch = image[:, around.clamp_min_(0)].permute(1, 2, 0).flatten(1)  # (m, k · C)
@@ -285,7 +288,7 @@ def compile(net: RNCA, *, bfloat16: bool = False) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is how models ship (design, contract 1)
         fast = torch.jit.script(Engine(net).eval())
-    fast.bfloat16 = bfloat16
+    fast.low_precision = bfloat16
     return fast
 
 

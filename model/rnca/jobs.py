@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +28,8 @@ from .files import (
     write_text,
 )
 from .geometry import Grid, as_array, check_same_grid, image_channels, slice_axis
-from .pictures import Picture, busiest_slice, enlarge, grey, overlay, write_gif
 from .metrics import evaluate, summarise
+from .pictures import Picture, busiest_slice, enlarge, grey, overlay, write_gif
 from .rollout import Step, confidence, pick_device, pick_labels, present_labels, stream
 from .topology import changes, find_defects, summary
 from .zoo import Model, load_model
@@ -75,11 +75,9 @@ def refine_file(
     clock = Clock()
     for path in filter(None, (out, options.confidence)):
         check_output(path)
-        if path.resolve() in (image_path.resolve(), mask_path.resolve()):
-            raise InputError(f"{path} is one of the inputs, which are never overwritten: choose another output.")
-    for path in filter(None, (options.animate, options.report)):
-        if not path.parent.is_dir():
-            raise InputError(f"the folder {path.parent} does not exist: create it first.")
+    check_outputs([out, options.confidence, options.animate, options.report], image_path, mask_path)
+    if options.animate and options.animate.suffix.lower() != ".gif":
+        raise InputError(f"{options.animate} is to be an animation: end its name in .gif.")
     chosen = model or load_model(options.model, pick_device(options.device))
     clock.lap("load_model")
     image, mask = read_image(image_path), read_mask(mask_path)
@@ -105,12 +103,13 @@ def refine_file(
         row |= compare(before, after, row["label"], options.soft)
     clock.lap("topology")
 
-    write_image(step.mask, out)
     if options.confidence:
         agreement = confidence(image, mask, chosen, **run)
         write_image(as_confidence(agreement, Grid.of(mask), options.confidence), options.confidence)
+        clock.lap("confidence")
     if options.animate:
         write_gif(animation(image, mask, frames, chosen.metadata.slice_axis, options.soft), options.animate)
+    write_image(step.mask, out)
     clock.lap("write")
     record = {
         "rnca": __version__,
@@ -122,12 +121,26 @@ def refine_file(
         "device": pick_device(options.device),
         "threads": torch.get_num_threads(),
         "labels": labels,
-        "changed": changes(before, after)["changed"] if not options.soft else labels[0]["changed"],
+        "changed": labels[0]["changed"] if options.soft else int(np.count_nonzero(before != after)),
         "seconds": clock.laps,
     }
     if options.report:
         write_json(options.report, record)
     return record
+
+
+def check_outputs(outputs: Iterable[Path | None], *inputs: Path | None) -> None:
+    """Raise `InputError` if a file to write has no folder, is an input or in a folder of inputs, or comes twice."""
+    paths = [path for path in outputs if path]
+    for path in paths:
+        if not path.parent.is_dir():
+            raise InputError(f"the folder {path.parent} does not exist: create it first.")
+        for given in filter(None, inputs):
+            inside = given.is_dir() and path.exists() and path.resolve().parent == given.resolve()
+            if inside or path.resolve() == given.resolve():
+                raise InputError(f"{path} is one of the inputs, which are never overwritten: choose another output.")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("two outputs have the same name: give each its own.")
 
 
 def compare(before: NDArray[Any], after: NDArray[Any], label: float, soft: bool = False) -> dict[str, Any]:
@@ -206,11 +219,12 @@ def check_file(mask_path: Path, image_path: Path | None, label: int | Literal["a
     }
 
 
-def damage_file(mask_path: Path, out: Path, kind: str, severity: float, seed: int, label: int | None) -> dict[str, Any]:
-    """Damage one label of a mask file; other labels keep their voxels."""
+def damage_file(
+    mask_path: Path, out: Path, kind: str, severity: float, seed: int, label: int | None, report: Path | None = None
+) -> dict[str, Any]:
+    """Damage one label of a mask file; other labels keep their voxels. Returns the record, which `report` also gets."""
     check_output(out)
-    if out.resolve() == mask_path.resolve():
-        raise InputError(f"{out} is the input, which is never overwritten: choose another output.")
+    check_outputs([out, report], mask_path)
     mask = read_mask(mask_path)
     values = as_array(mask)
     check_dims(values)
@@ -222,15 +236,16 @@ def damage_file(mask_path: Path, out: Path, kind: str, severity: float, seed: in
     result[before] = 0
     result[after] = value
     write_image(Grid.of(mask).wrap(result), out)
-    row = {"label": value, **compare(values, result, value)}
-    damage_options = {"kind": kind, "severity": severity, "seed": seed}
-    return {
+    record = {
         "rnca": __version__,
         "inputs": {"mask": _file(mask_path)},
         "output": _file(out),
-        "options": damage_options,
-        "labels": [row],
+        "options": {"kind": kind, "severity": severity, "seed": seed},
+        "labels": [{"label": value, **compare(values, result, value)}],
     }
+    if report:
+        write_json(report, record)
+    return record
 
 
 def evaluate_files(
@@ -240,7 +255,7 @@ def evaluate_files(
 
     Distances are in the masks' spacing (mm), those of PNG and TIFF in pixels.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, path in _cases(pred).items():
         others = {"truth": truth, **({"before": before} if before else {})}
         files = {role: _partner(other, name, pred) for role, other in others.items()}
@@ -262,7 +277,7 @@ def _cases(path: Path) -> dict[str, Path]:
 
 def _partner(path: Path, name: str, beside: Path) -> Path:
     """The file of this case: `path` itself where single files were given."""
-    if not beside.is_dir():
+    if not beside.is_dir() and not path.is_dir():
         return path
     found = list_images(path)
     if name not in found:

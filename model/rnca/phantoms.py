@@ -1,8 +1,9 @@
 """Synthetic images with masks whose topology is right by construction: to train on, to test on and to show.
 
-Three kinds of object, each after what the paper repairs: closed rings (heart muscle), compact organs (liver) and
-branching vessels (retina). Shape, contrast, texture, bias field, blur and noise vary from seed to seed, so that a model
-trained on these learns to follow an image and not one look of it. One code for 2-D and 3-D; lengths are voxels.
+Three kinds of object, each after what the paper repairs: closed rings (heart muscle, or thin contours), compact organs
+(liver) and branching vessels (retina). Shape, contrast, texture, bias field, blur and noise vary from seed to seed, so
+that a model trained on these learns to follow an image and not one look of it. One code for 2-D and 3-D; lengths are
+voxels.
 """
 
 from collections import deque
@@ -34,6 +35,10 @@ def phantom(kind: str, shape: Sequence[int], seed: Seed = 0) -> tuple[Image, Mas
 
             - `rings`: one to three closed rings that do not touch each other or the array's edge, each with b0 = 1 and
               b1 = 1. In 3-D a ring is a solid torus or the wall of a tube with open ends (b1 = 1, b2 = 0 both).
+            - `thin-rings`: one or more closed wobbly contours, 3 to 4 pixels wide and of one grey with soft edges, over
+              a cloudy background that is darker here and brighter there; apart and off the edge like `rings`. After
+              the paper authors' own example. In 3-D a stack of such rings along the first axis, one a slice, that
+              changes little from slice to slice: together the wall of one tube, from the first slice to the last.
             - `blobs`: one or two compact objects without hole or handle (b0 = 1 each, nothing else), apart from each
               other and from the edge, among others that are not in the mask though similarly bright.
             - `vessels`: one to three trees with tapering branches, each in one piece, at least two voxels wide.
@@ -54,7 +59,9 @@ def phantom(kind: str, shape: Sequence[int], seed: Seed = 0) -> tuple[Image, Mas
         raise InputError(f"the shape is {tuple(shape)}; give two or three sizes of {SMALLEST} voxels or more")
     rng = generator(seed)
     image, mask = _PHANTOMS[kind](tuple(shape), rng)
-    return _acquire(image, rng), mask
+    if kind != "thin-rings":  # there the contrast has one sign, and blur and noise are those of the example
+        image = _acquire(image, rng)
+    return _to_unit(image), mask
 
 
 # --- rings ----------------------------------------------------------------------------------------------------------
@@ -122,6 +129,69 @@ def _ring(shape: tuple[int, ...], centre: Points, radius: float, rng: np.random.
         return off**2 + place[2] ** 2 <= half**2, np.zeros(shape, bool)
     within = np.abs(place[2]) <= length / 2 if length else np.ones(shape, bool)
     return (np.abs(off) <= half) & within, (off < -half) & within
+
+
+# --- thin rings -----------------------------------------------------------------------------------------------------
+
+
+def _thin_rings(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Image, Mask]:
+    flat, stack = shape[-2:], len(shape) == 3
+    count = 1 if stack or min(flat) <= 32 else 1 + rng.poisson(min(flat) / 64 - 0.5)
+    reach = rng.uniform(0.18, 0.45, count) * max(min(flat) / count**0.5, 40)
+    half = rng.uniform(1.5, 2)
+    distance = np.full(shape, np.inf, np.float32)
+    for centre, radius in _place(flat, np.clip(reach, _RING, min(flat) / 2 - 1.5), rng):
+        np.minimum(distance, _contour_distance(shape, centre, radius, half, rng), out=distance)
+
+    cells = 64 / 2.0 ** np.arange(1, 6)
+    weights = cells ** rng.uniform(0.1, 0.6)
+    weights *= rng.uniform(0.17, 0.22) / np.linalg.norm(weights)
+    image = np.full(shape, 0.5, np.float32)
+    for weight, cell in zip(weights, cells, strict=True):
+        image += weight * smooth_noise(shape, cell, rng)
+    line = np.clip(half + 0.5 - distance, 0, 1)
+    image += line * (0.5 + rng.uniform(0.22, 0.34) - image)
+    within_slices = [0] * stack + [rng.uniform(0.7, 1.1)] * 2
+    image = ndimage.gaussian_filter(image, within_slices, mode="nearest", truncate=3)
+    image += rng.uniform(0.005, 0.02) * rng.standard_normal(shape, dtype=np.float32)
+    return image, distance <= half
+
+
+def _contour_distance(
+    shape: tuple[int, ...], centre: Points, radius: float, half: float, rng: np.random.Generator
+) -> Image:
+    """Distance of each pixel to a wobbly closed contour in its slice; within `half` of it lies a ring.
+
+    To first order, |ρ - r(θ)| / √(1 + (r'/r)²) in polar coordinates about the centre. The ring stays within `radius`
+    of the centre and leaves a hole four pixels wide. A stack goes evenly from one contour to another, at most one
+    pixel a slice, so that the rings of neighbouring slices overlap all round.
+    """
+    theta = np.linspace(-np.pi, np.pi, 257)
+    slices = 1 if len(shape) == 2 else shape[0]
+    first, last = (_contour(theta, radius * share, half, rng) for share in (1, rng.uniform(0.6, 1)))
+    change = last - first
+    change *= min(1.0, (slices - 1) / np.abs(change).max())
+    y, x = (g - c for g, c in zip(np.ogrid[tuple(map(slice, shape[-2:]))], centre, strict=True))
+    rho, angle = np.hypot(y, x), np.arctan2(y, x)
+    out = np.empty((slices, *rho.shape), np.float32)
+    for n in range(slices):
+        contour = first + change * (n / max(slices - 1, 1))
+        out[n] = np.abs(rho - np.interp(angle, theta, contour)) / np.interp(angle, theta, _steepness(contour, theta))
+    return out.reshape(shape)
+
+
+def _contour(theta: Points, radius: float, half: float, rng: np.random.Generator) -> Points:
+    """A random r(θ) whose ring, `half` to either side, reaches out to `radius`, or is the smallest there is."""
+    calm = np.clip((radius - _RING) / 8, 0, 1)  # the smallest have no room to wobble
+    wobble = sum(calm * rng.normal(0, 0.12 / k) * np.cos(k * theta + rng.uniform(0, 6.3)) for k in range(2, 6))
+    contour = np.exp(wobble)
+    slack = half * _steepness(contour, theta)
+    return np.maximum(contour * ((radius - slack) / contour).min(), slack + 2)
+
+
+def _steepness(contour: Points, theta: Points) -> Points:
+    """How much longer than across it a way through the contour is along the radius."""
+    return np.hypot(1, np.gradient(contour, theta) / contour)
 
 
 # --- blobs ----------------------------------------------------------------------------------------------------------
@@ -244,6 +314,7 @@ def _draw_balls(mask: Mask, centres: Points, radii: Points) -> None:
 
 _PHANTOMS: dict[str, Callable[[tuple[int, ...], np.random.Generator], tuple[Image, Mask]]] = {
     "rings": _rings,
+    "thin-rings": _thin_rings,
     "blobs": _blobs,
     "vessels": _vessels,
 }
@@ -304,7 +375,7 @@ def _vignette(shape: tuple[int, ...], rng: np.random.Generator) -> Image:
 
 
 def _acquire(image: Image, rng: np.random.Generator) -> Image:
-    """What a scanner adds: bias field, blur, noise, either sign of contrast; then scaled to 0..1."""
+    """What a scanner adds: bias field, blur, noise, either sign of contrast."""
     shape = image.shape
     image = image * np.exp(rng.uniform(0, 0.3) * smooth_noise(shape, min(shape) / rng.uniform(0.7, 2), rng))
     image = ndimage.gaussian_filter(image, rng.uniform(0.2, 0.9), mode="nearest", truncate=3)
@@ -314,5 +385,10 @@ def _acquire(image: Image, rng: np.random.Generator) -> Image:
     image += rng.uniform(0.01, 0.07) * grain
     if rng.random() < 0.5:
         image = -image
+    return image
+
+
+def _to_unit(image: Image) -> Image:
+    """Scaled to 0..1, a hundredth of the voxels clipped."""
     low, high = np.quantile(image, [0.005, 0.995])
     return np.clip((image - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)

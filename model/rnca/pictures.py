@@ -32,7 +32,7 @@ def grey(image: NDArray[np.generic]) -> Picture:
 
 
 def overlay(picture: Picture, before: NDArray[np.bool_], after: NDArray[np.bool_], strength: float = 0.55) -> Picture:
-    """Colour what is in both masks, what was added and what was removed, over a picture of the same height and width."""
+    """Colour what is in both masks, what was added and what was removed, over a picture of the same size."""
     out = picture.astype(np.float32)
     for part, colour in ((before & after, KEPT), (after & ~before, ADDED), (before & ~after, REMOVED)):
         out[part] = out[part] * (1 - strength) + np.array(colour, np.float32) * strength

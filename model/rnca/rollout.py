@@ -65,7 +65,7 @@ class Step:
 
     @cached_property
     def mask(self) -> Image:
-        """The whole mask, in the form it was given: array or SimpleITK image, same grid, pixel type and other labels."""
+        """The whole mask, as it was given: array or SimpleITK image; same grid, pixel type, other labels."""
         return self._write()
 
 
@@ -192,7 +192,7 @@ class _Job:
     ) -> None:
         self.device = pick_device(device)
         self.model = as_model(model, self.device)
-        self.model.module.bfloat16 = bfloat16
+        self.model.module.low_precision = bfloat16
         meta = self.model.metadata
         self.steps = meta.steps if steps is None else steps
         if self.steps < 0:
@@ -362,7 +362,8 @@ def check_mask(values: NDArray[Any], meta: Metadata) -> None:
 
 def soft_start(values: NDArray[Any]) -> NDArray[np.float32]:
     """Starting values in 0..1 from a grey (8-bit) or float mask."""
-    start = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
+    start = values.astype(np.float32)
+    start /= 255 if values.dtype == np.uint8 else 1
     if start.min(initial=0) < 0 or start.max(initial=0) > 1:
         raise InputError(
             f"a soft mask holds 0..1 (or 0..255 in 8 bits), this one {start.min():g} to {start.max():g}: rescale it."

@@ -59,7 +59,7 @@ class Settings:
 def settings_from(values: dict[str, Any]) -> Settings:
     """Settings from their JSON form (`asdict`)."""
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    starts = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("starts", {}).items()}
+    starts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("starts", {}).items()}
     return Settings(**values, starts=Starts(**starts))
 
 

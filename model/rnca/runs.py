@@ -1,0 +1,217 @@
+"""A training run from the command line: data, training with validation on the way, the model at the end.
+
+The run's folder holds `run.json` (data, network, settings), `checkpoint.npz`, `log.csv`, `validation.csv`,
+`validation.png`, TensorBoard events where `rnca[train]` is installed, and finally `NAME.ts`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .automaton import RNCA
+from .cases import PERCENTILES, Case, load_cases, phantom_cases, split_cases
+from .errors import InputError
+from .files import write_json
+from .jobs import write_csv
+from .pictures import write_png
+from .rollout import pick_device
+from .training import Progress, Settings, Trainer, net_from, read_checkpoint, settings_from, train
+from .validation import Trial, make_trials, picture, repair, score
+from .zoo import describe, load_model, save_model
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CHECKPOINT, RUN = "checkpoint.npz", "run.json"
+FINAL_STEPS = (64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where cases come from."""
+
+    folders: tuple[Path, ...] = ()
+    phantoms: tuple[str, ...] = ()  # KIND:COUNT
+    label: int | None = None
+    validation: float = 0.2
+
+
+def gather(data: Data, dims: int, channels: int, patch: int, seed: int) -> tuple[list[Case], list[Case]]:
+    """(training, validation) cases of all sources, each split by itself."""
+    sources: list[list[Case]] = [
+        load_cases(folder, dims=dims, channels=channels, label=data.label) for folder in data.folders
+    ]
+    for text in data.phantoms:
+        kind, _, count = text.partition(":")
+        if not count.isdigit() or int(count) < 2:
+            raise InputError(f"phantoms are given as KIND:COUNT with a count of 2 or more, not as {text!r}.")
+        sources.append(phantom_cases(kind, (patch,) * dims, int(count), seed, channels))
+    if not sources:
+        raise InputError(
+            "there is nothing to train on: give folders with images/ and labels/, or --phantoms KIND:COUNT."
+        )
+    halves = [split_cases(cases, data.validation, seed) for cases in sources]
+    return [c for train_half, _ in halves for c in train_half], [c for _, held in halves for c in held]
+
+
+def train_run(
+    folder: Path,
+    name: str,
+    data: Data,
+    network: dict[str, Any],
+    settings: Settings,
+    parent: str | None,
+    device: str,
+    out: "Console",
+) -> Path:
+    """Train in `folder`, or go on with the run it holds; returns the path of the model."""
+    about = {
+        "name": name,
+        "data": {**asdict(data), "folders": [str(f) for f in data.folders]},
+        "network": network,
+        "settings": asdict(settings),
+        "parent": parent,
+    }
+    about = json.loads(json.dumps(about))
+    place = pick_device(device)
+    net = RNCA(**network)
+    lineage = None
+    if parent:
+        base = load_model(parent)
+        net = base.definition
+        lineage = f"{base.metadata.name} {base.metadata.version} {base.sha256}"
+    training, held = gather(data, net.dims, net.image_channels, settings.patch, settings.seed)
+    out.print(
+        f"{len(training)} cases to train on, {len(held)} to validate on; {place}, {settings.precision} precision."
+    )
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists():
+        _check_same_run(folder, about)
+        trainer = Trainer.resume(checkpoint, training, place, settings.iterations)
+        out.print(f"going on after iteration {trainer.iteration}.")
+    else:
+        trainer = Trainer(net, training, settings, place)
+        folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN, about)
+    trials = make_trials(held, settings.starts, settings.seed)
+    with Watcher(folder, trials, settings.iterations, out) as watcher:
+        net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
+    figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps)) for steps in FINAL_STEPS}
+    show(figures, out)
+    write_json(folder / "figures.json", figures)
+    metadata = describe(net, name, intensity=PERCENTILES, parent=lineage, training=about, figures=figures)
+    return save_model(net, folder / f"{name}.ts", metadata)
+
+
+def _check_same_run(folder: Path, about: dict[str, Any]) -> None:
+    """A run goes on with what it was begun with; only its length may change."""
+    try:
+        stored = json.loads((folder / RUN).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds a checkpoint but no readable {RUN}: choose another folder.") from error
+    for part in ("data", "network", "settings", "parent"):
+        old, new = stored[part], about[part]
+        if part == "settings":
+            old, new = ({k: v for k, v in s.items() if k != "iterations"} for s in (old, new))
+        if old != new:
+            raise InputError(f"{folder} holds a run with other {part}: repeat its options, or choose another folder.")
+
+
+class Watcher:
+    """Progress bar, validation, pictures and TensorBoard of a run."""
+
+    def __init__(self, folder: Path, trials: Sequence[Trial], iterations: int, out: "Console") -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.folder, self.trials, self.out = folder, trials, out
+        self.bar = Progress(*columns, console=out, transient=True)
+        self.task = self.bar.add_task("training", total=iterations)
+        self.rows: list[dict[str, Any]] = []
+        self.board = _tensorboard(folder)
+
+    def __enter__(self) -> "Watcher":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        if self.board:
+            self.board.close()
+
+    def progress(self, report: Progress) -> None:
+        """After some iterations."""
+        text = f"loss {report.loss:.4f}, {report.seconds:.2f} s an iteration"
+        self.bar.update(self.task, completed=report.iteration, description=text)
+        if self.board:
+            self.board.add_scalar("training/loss", report.loss, report.iteration)
+            self.board.add_scalar("training/learning_rate", report.learning_rate, report.iteration)
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """After a checkpoint: validate at 64 steps."""
+        trainer.net.eval()
+        masks = repair(trainer.net, self.trials, 64)
+        trainer.net.train()
+        scores = score(self.trials, masks)
+        flat = {f"{kind}/{name}": value for kind, row in scores.items() for name, value in row.items()}
+        self.rows.append({"iteration": trainer.iteration, **flat})
+        write_csv(self.folder / "validation.csv", self.rows)
+        sheet = picture(self.trials, masks)
+        write_png(sheet, self.folder / "validation.png")
+        words = "; ".join(
+            f"{kind}: Dice {row['dice']:.4f}, right {row['topology_right']:.1%}" for kind, row in scores.items()
+        )
+        self.out.print(f"iteration {trainer.iteration}: {words}")
+        if self.board:
+            for name, value in flat.items():
+                self.board.add_scalar(f"validation/{name}", value, trainer.iteration)
+            self.board.add_image("before, change, against truth", sheet, trainer.iteration, dataformats="HWC")
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer, or None without the extra `rnca[train]`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def show(figures: dict[str, dict[str, dict[str, float]]], out: "Console") -> None:
+    """A table of validation figures."""
+    from rich.table import Table
+
+    names = list(dict.fromkeys(n for kinds in figures.values() for row in kinds.values() for n in row))
+    table = Table("validation", "start", *names)
+    for title, kinds in figures.items():
+        for kind, row in kinds.items():
+            table.add_row(title, kind, *[f"{row[n]:.4f}" if n in row else "–" for n in names])
+    out.print(table)
+
+
+def export_run(run: Path, path: Path, name: str, version: str, description: str, licence: str) -> Path:
+    """Write the model of a run's latest checkpoint, with what the run knows about itself."""
+    checkpoint = run / CHECKPOINT if run.is_dir() else run
+    about, arrays = read_checkpoint(checkpoint)
+    net = net_from(about, arrays)
+    folder = checkpoint.parent
+
+    def stored(file: str) -> dict[str, Any]:
+        found = folder / file
+        return json.loads(found.read_text()) if found.exists() else {}
+
+    known = stored(RUN)
+    training = {**known, "settings": asdict(replace(settings_from(about["settings"]))), "iteration": about["iteration"]}
+    metadata = describe(
+        net,
+        name,
+        version,
+        description=description,
+        licence=licence,
+        intensity=PERCENTILES,
+        training=training,
+        figures=stored("figures.json"),
+    )
+    return save_model(net, path, metadata)
