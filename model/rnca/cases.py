@@ -133,6 +133,8 @@ def load_cases(
         image, mask = read_image(images[name]), read_mask(labels[name])
         check_same_grid(image, mask)
         target = _foreground(as_array(mask), label)
+        if target.ndim < dims:
+            raise InputError(f"{labels[name]} is {target.ndim}-D: a model for volumes is trained on volumes.")
         values = normalise(match_channels(image_channels(image, target.shape), channels), intensity)
         starts = [_start(as_array(read_mask(found[name])), label) for found in known if name in found]
         whole = Case(name, values, target, [s for s in starts if s.shape == target.shape])
@@ -145,7 +147,9 @@ def _foreground(mask: NDArray[Any], label: int | None) -> NDArray[np.bool_]:
 
 
 def _start(mask: NDArray[Any], label: int | None) -> NDArray[np.float32]:
-    """A grey mask is soft (its maximum stands for 1); one with a few small values is a label map."""
+    """A float mask in 0..1 is soft, and a grey one (its maximum stands for 1); one with small values is a label map."""
+    if label is None and mask.dtype.kind == "f" and mask.max(initial=0) <= 1:
+        return mask.astype(np.float32)
     if label is not None or mask.max(initial=0) <= 8:
         return _foreground(mask, label).astype(np.float32)
     return mask.astype(np.float32) / (255 if mask.dtype == np.uint8 else mask.max())

@@ -1,6 +1,6 @@
 """The command line `rnca` (design, contract 2). Commands import what they need when they run: `--help` stays quick."""
 
-import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +16,6 @@ from .errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from .rollout import Step
 
 app = typer.Typer(
     name="rnca",
@@ -43,24 +41,35 @@ class Device(str, Enum):
 
 
 def main() -> None:
-    """Entry point: bad input is one line on stderr and exit code 2; Ctrl-C is 130."""
+    """Entry point: bad input is one line on stderr and exit code 2; Ctrl-C, or being told to end, is 130."""
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        code = typer.main.get_command(app).main(standalone_mode=False)
+        code = typer.main.get_command(app).main(prog_name="rnca", standalone_mode=False) or 0
     except InputError as error:
         code = fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        code = fail("interrupted; nothing was half-written.", 130)
-    except BrokenPipeError:  # whoever read stdout (head, a pager) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = INTERRUPTED
     except Exception as error:
         if out_of_memory(error):
-            sys.exit(fail("not enough memory: give a region of interest (--roi), or a smaller image."))
-        if not hasattr(error, "format_message"):
+            code = fail("not enough memory: give a region of interest (--roi), or a smaller image.")
+        elif hasattr(error, "format_message"):
+            hint = getattr(getattr(error, "ctx", None), "command_path", "rnca")
+            code = fail(f"{error.format_message().rstrip('.')}; see `{hint} --help`.")
+        else:
             raise
-        hint = getattr(getattr(error, "ctx", None), "command_path", "rnca")
-        code = fail(f"{error.format_message().rstrip('.')}; see `{hint} --help`.")
-    sys.exit(code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    if code == INTERRUPTED:  # some versions of Typer return it, others raise
+        fail("interrupted; nothing was half-written.")
+    sys.exit(code)
+
+
+INTERRUPTED = 130
+
+
+def interrupt(*_: object) -> None:
+    """End as by Ctrl-C, which takes temporary files along."""
+    raise KeyboardInterrupt
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -69,10 +78,10 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "allocate memory" in text or "CUDA out of memory" in text
 
 
-def fail(sentence: str, code: int = 2) -> int:
+def fail(sentence: str) -> int:
     """Say what is wrong on stderr; returns the exit code."""
     print(f"rnca: {sentence}", file=sys.stderr)
-    return code
+    return 2
 
 
 def console() -> "Console":
@@ -143,24 +152,17 @@ def describe_label(row: dict[str, Any]) -> str:
     ]
     return (
         f"label {row['label']:g}: {', '.join(parts)}; {row['added']} voxels added, {row['removed']} removed"
-        f" in {row['steps']} steps ({row['reason']})."
+        f" in {row['steps']} steps{', the last of which changed nothing' if row['reason'] == 'converged' else ''}."
     )
 
 
 @contextmanager
 def step_bar(out: "Console") -> Iterator[Any]:
     """A progress bar over the steps; yields the listener."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from .bars import progress_bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out, transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def on_step(step: "Step") -> None:
-            text = f"label {step.label:g}: {step.changed} voxels changed"
-            bar.update(task, description=text, completed=step.index, total=step.steps)
-
-        yield on_step
+    with progress_bar(out, "reading") as advance:
+        yield lambda step: advance(step.index, step.steps, f"label {step.label:g}: {step.changed} voxels changed")
 
 
 def parse_label(text: str | None) -> int | Literal["all"] | None:
@@ -193,6 +195,8 @@ def check(
     from rich.table import Table
 
     out = console()
+    if not record["labels"]:
+        out.print(f"{mask} is empty: it holds no label.")
     for row in record["labels"]:
         betti = ", ".join(f"β{i} = {b}" for i, b in enumerate(row["topology"]["betti"]))
         out.print(f"label {row['label']:g}: {row['topology']['voxels']} voxels, {betti}")
@@ -371,11 +375,12 @@ def export(
     version: Annotated[str, typer.Option(help="Version in the metadata.")] = "0.1.0",
     description: Annotated[str, typer.Option(help="One line on what it does.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
+    trained_on: Annotated[list[str] | None, typer.Option(help="'NAME; LICENCE; CITATION'; may be repeated.")] = None,
 ) -> None:
-    """Make a model archive from a training run, its latest checkpoint."""
+    """Make a model archive from a training run, its latest checkpoint, with metadata and a model card beside it."""
     from .runs import export_run
 
-    path = export_run(run, output, name or output.stem, version, description, licence)
+    path = export_run(run, output, name or output.stem, version, description, licence, trained_on or ())
     console().print(f"{path} written.")
 
 

@@ -141,7 +141,7 @@ def hidden_layer(
 ) -> tuple[Tensor, Tensor]:
     """The neighbourhoods (n, k · K) of these rows and their hidden layer (n, hidden), in the weights' precision."""
     precision = weights[0].dtype
-    around = table.to(precision).index_select(0, near.index_select(0, rows).flatten()).view(len(rows), -1)
+    around = table.to(precision).index_select(0, near.index_select(0, rows).flatten()).view(len(rows), len(weights[0]))
     hidden = (patches.index_select(0, rows).to(precision) @ weights[1]).addmm_(around, weights[0]).relu_()
     return around, hidden
 

@@ -29,7 +29,7 @@ from .files import (
 )
 from .geometry import Grid, as_array, check_same_grid, image_channels, slice_axis
 from .metrics import evaluate, summarise
-from .pictures import Picture, busiest_slice, enlarge, grey, overlay, write_gif
+from .pictures import Picture, busiest_slice, caption, enlarge, grey, overlay, write_gif
 from .rollout import Step, confidence, pick_device, pick_labels, present_labels, stream
 from .topology import changes, find_defects, summary
 from .zoo import Model, load_model
@@ -52,6 +52,10 @@ class Options:
     confidence: Path | None = None
     animate: Path | None = None
     report: Path | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """Those that decide the result, besides the model: what a run record holds."""
+        return {k: getattr(self, k) for k in ("steps", "label", "roi", "soft", "device", "patience", "bfloat16")}
 
 
 def refine_file(
@@ -117,7 +121,7 @@ def refine_file(
         "inputs": {"image": _file(image_path), "mask": _file(mask_path)},
         "output": _file(out),
         "model": {"name": chosen.metadata.name, "version": chosen.metadata.version, "sha256": chosen.sha256},
-        "options": {**run, "patience": options.patience, "bfloat16": options.bfloat16},
+        "options": options.recorded(),
         "device": pick_device(options.device),
         "threads": torch.get_num_threads(),
         "labels": labels,
@@ -146,7 +150,7 @@ def check_outputs(outputs: Iterable[Path | None], *inputs: Path | None) -> None:
 def compare(before: NDArray[Any], after: NDArray[Any], label: float, soft: bool = False) -> dict[str, Any]:
     """Topology before and after, and what changed, of one label."""
     if soft:
-        old, new = before > (127.5 if before.dtype == np.uint8 else 0.5), after != 0
+        old, new = foreground(before, soft=True), after != 0
     else:
         old, new = before == label, after == label
     return {"topology": {"before": summary(old), "after": summary(new)}, **changes(old, new)}
@@ -159,19 +163,37 @@ def as_confidence(agreement: NDArray[np.float32], grid: Grid, path: Path) -> Any
 
 
 def animation(image: Any, mask: Any, frames: list[NDArray[np.uint8]], axis_rule: str, soft: bool) -> list[Picture]:
-    """Frames of a repair, the given mask first; of a volume, the slice in which most changes."""
-    given = as_array(mask)
-    before = given > (127.5 if given.dtype == np.uint8 else 0.5) if soft else given != 0
+    """Frames of a repair, numbered, the given mask first; of a volume, the slice in which most changes."""
+    before = foreground(as_array(mask), soft=soft)
     masks = [np.unpackbits(f, count=before.size).reshape(before.shape).view(bool) for f in frames]
+    picture, flat = shown_slice(image, mask, before, masks[-1], axis_rule)
+    shown = (enlarge(overlay(picture, flat(before), flat(now)), 384) for now in (before, *masks))
+    return [caption(frame, f"step {n}") for n, frame in enumerate(shown)]
+
+
+def foreground(
+    values: NDArray[Any], label: int | Literal["all"] | None = None, soft: bool = False
+) -> NDArray[np.bool_]:
+    """What a mask, or one label of it, covers; of a soft mask, what is above a half."""
+    if soft:
+        return values > (127.5 if values.dtype == np.uint8 else 0.5)
+    return values == label if isinstance(label, int) else values != 0
+
+
+def shown_slice(
+    image: Any, mask: Any, before: NDArray[np.bool_], after: NDArray[np.bool_], axis_rule: str
+) -> tuple[Picture, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]]:
+    """The image as a picture to show a repair on, and what takes the same part out of a mask.
+
+    A 2-D image is shown whole, of a volume the slice in which most changes.
+    """
     channels = image_channels(image, before.shape)
-    if before.ndim == 3:
-        grid = Grid.of(mask)
-        axis = slice_axis(grid.spacing, grid.shape, axis_rule)
-        place = busiest_slice(before, masks[-1], axis)
-        before, masks = before.take(place, axis), [m.take(place, axis) for m in masks]
-        channels = channels.take(place, axis + 1)
-    picture = grey(np.moveaxis(channels, 0, -1))
-    return [enlarge(overlay(picture, before, now), 384) for now in (before, *masks)]
+    if before.ndim == 2:
+        return grey(np.moveaxis(channels, 0, -1)), lambda whole: whole
+    grid = Grid.of(mask)
+    axis = slice_axis(grid.spacing, grid.shape, axis_rule)
+    place = busiest_slice(before, after, axis)
+    return grey(np.moveaxis(channels.take(place, axis + 1), 0, -1)), lambda whole: whole.take(place, axis)
 
 
 def _file(path: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
 
 from .files import atomic_path
 
@@ -71,6 +72,19 @@ def sheet(rows: Sequence[Sequence[Picture]], gap: int = 6) -> Picture:
     return out
 
 
+def caption(picture: Picture, *lines: str, size: int = 15) -> Picture:
+    """The picture on white with lines of text above it, widened if they need it."""
+    font = ImageFont.load_default(size)
+    width = max(picture.shape[1], *(int(font.getlength(line)) + 4 for line in lines))
+    top = len(lines) * (size + 6) + 4
+    out = Pillow.new("RGB", (width, top + picture.shape[0]), "white")
+    draw = ImageDraw.Draw(out)
+    for n, line in enumerate(lines):
+        draw.text((2, 2 + n * (size + 6)), line, "black", font)
+    out.paste(Pillow.fromarray(picture), (0, top))
+    return np.asarray(out)
+
+
 def write_png(picture: Picture, path: str | Path) -> None:
     """Write a PNG, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -86,8 +100,11 @@ def write_gif(frames: Sequence[Picture], path: str | Path, milliseconds: int = 7
         first.save(temporary, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
 
 
-def data_url(picture: Picture) -> str:
-    """A PNG as an URL that an HTML page can hold."""
+def data_url(picture: Picture, colours: int | None = None) -> str:
+    """A PNG as an URL that an HTML page can hold; with a palette of so many colours it is a third of the size."""
+    image = Pillow.fromarray(picture)
+    if colours:
+        image = image.quantize(colours, dither=Pillow.Dither.NONE)
     buffer = io.BytesIO()
-    Pillow.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

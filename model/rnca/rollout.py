@@ -100,7 +100,7 @@ def stream(
         steps: updates; default the model's.
         label: a value of the mask, or "all": each in turn, none overwriting another.
         roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
-            inside is the same as without it.
+            inside is the same as without it (a model that resamples lays its grid into the crop: nearly the same).
         soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
         device: "auto", "cpu" or "cuda".
         patience: end early when the mask has not changed for this many steps; 0 never.
@@ -114,10 +114,12 @@ def stream(
         InputError: see the sentences below.
     """
     started = time.perf_counter()
+    if patience < 0:
+        raise InputError(f"patience is {patience}: give 0 (never end early) or more.")
     job = _Job(image, mask, model, steps, label, roi, soft, device, bfloat16)
     for value in job.labels:
         window = job.window(value)
-        step = Step(0, job.steps, value, 0, None, _since(started), None, lambda: job.grid.wrap(np.array(job.values)))
+        step = Step(0, job.steps, value, 0, None, _since(started), None, partial(job.write_start, job.values, value))
         if window is None:
             step.reason = "empty"
         elif job.steps == 0:
@@ -131,12 +133,12 @@ def stream(
             reason: Reason | None = "steps" if index == job.steps else None
             if patience and quiet >= patience:
                 reason = "converged"
-            write = partial(job.write, value, window, window.now.copy())
+            write = partial(job.write, job.values, value, window, window.now.copy())
             step = Step(index, job.steps, value, changed, box, _since(started), reason, write)
             yield step
             if reason:
                 break
-        job.values = np.array(as_array(step.mask))
+        job.values = job.write_array(job.values, value, window, window.now)
 
 
 def confidence(
@@ -171,7 +173,7 @@ def confidence(
             for _ in range(rollouts):
                 agree += window.final(job.model.module, job.steps, stochastic=True) == result
         agreement[window.box] = np.minimum(agreement[window.box], agree / rollouts)
-        job.values = job.write_array(value, window, result)
+        job.values = job.write_array(job.values, value, window, result)
     return agreement
 
 
@@ -192,7 +194,7 @@ class _Job:
     ) -> None:
         self.device = pick_device(device)
         self.model = as_model(model, self.device)
-        self.model.module.low_precision = bfloat16
+        self.low_precision = bfloat16
         meta = self.model.metadata
         self.steps = meta.steps if steps is None else steps
         if self.steps < 0:
@@ -241,16 +243,34 @@ class _Job:
             writable = writable & _inside(self.region, box)
         resampled = wanted if max(abs(f - 1) for f in scale) > 0.01 else None
         return _Window(
-            box, self.pixels[(slice(None), *box)], start[box], writable, axis, spacing, resampled, self.device
+            box,
+            self.pixels[(slice(None), *box)],
+            start[box],
+            writable,
+            axis,
+            spacing,
+            resampled,
+            self.device,
+            self.low_precision,
         )
 
-    def write(self, value: float, window: "_Window", now: Mask) -> Image:
-        """The whole mask with this label as it now is in its window, in the form it was given."""
-        return self.grid.wrap(self.write_array(value, window, now))
+    def write(self, values: NDArray[Any], value: float, window: "_Window", now: Mask) -> Image:
+        """The whole mask with this label as it now is in its window, in the form it was given.
 
-    def write_array(self, value: float, window: "_Window", now: Mask) -> NDArray[Any]:
+        `values` is the mask as it was before this label: a step may be asked for its mask after the labels that follow.
+        """
+        return self.grid.wrap(self.write_array(values, value, window, now))
+
+    def write_start(self, values: NDArray[Any], value: float) -> Image:
+        """The whole mask where no step is made; a soft one becomes 0 and 1 (255) in the region, as after steps."""
+        out = values.copy()
+        if self.soft:
+            out[self.region or ...] = (soft_start(out[self.region or ...]) > 0.5) * value
+        return self.grid.wrap(out)
+
+    def write_array(self, values: NDArray[Any], value: float, window: "_Window", now: Mask) -> NDArray[Any]:
         """As `write`, (*S) in array order."""
-        out = self.values.copy()
+        out = values.copy()
         if self.soft:  # every voxel of the region becomes one or the other
             out[self.region or ...] = 0
         inside = out[window.box]
@@ -272,8 +292,9 @@ class _Window:
         spacing: Sequence[float],
         resampled: Sequence[float] | None,
         device: str,
+        low_precision: bool,
     ) -> None:
-        self.box, self.writable, self.axis = box, writable, axis
+        self.box, self.writable, self.axis, self.low_precision = box, writable, axis, low_precision
         self.before: Mask = start > 0.5 if start.dtype != bool else start
         self.now = self.before.copy()
         self.low_before: Mask | None = None
@@ -292,6 +313,7 @@ class _Window:
     def unroll(self, module: Any, steps: int, stochastic: bool = False) -> Iterator[tuple[int, Box | None]]:
         """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask."""
         low_now = None if self.low_before is None else self.low_before.copy()
+        module.low_precision = self.low_precision  # only `start` reads it: rollouts that share a module keep their own
         with torch.inference_mode():
             cells = module.start(self.image, self.start)
         for _ in range(steps):
@@ -377,6 +399,8 @@ def pick_labels(values: NDArray[Any], label: int | Literal["all"] | None, soft: 
         if label is not None:
             raise InputError("a soft mask has no labels: leave out either soft or label.")
         return [255 if values.dtype == np.uint8 else 1]
+    if label == 0:
+        raise InputError("label 0 is the background: give the value of a segment, or all.")
     present = present_labels(values)
     if label == "all":
         return present or [1]

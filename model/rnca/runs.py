@@ -5,19 +5,22 @@ The run's folder holds `run.json` (data, network, settings), `checkpoint.npz`, `
 """
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .automaton import RNCA
+from .cards import card, parse_source
 from .cases import PERCENTILES, Case, load_cases, phantom_cases, split_cases
 from .errors import InputError
-from .files import write_json
+from .files import write_json, write_text
 from .jobs import write_csv
 from .pictures import write_png
 from .rollout import pick_device
-from .training import Progress, Settings, Trainer, net_from, read_checkpoint, settings_from, train
+from .training import Progress, Settings, Trainer, net_from, read_checkpoint, train
 from .validation import Trial, make_trials, picture, repair, score
 from .zoo import describe, load_model, save_model
 
@@ -69,7 +72,7 @@ def train_run(
     """Train in `folder`, or go on with the run it holds; returns the path of the model."""
     about = {
         "name": name,
-        "data": {**asdict(data), "folders": [str(f) for f in data.folders]},
+        "data": {**asdict(data), "folders": ["/".join(f.resolve().parts[-2:]) for f in data.folders]},
         "network": network,
         "settings": asdict(settings),
         "parent": parent,
@@ -94,7 +97,7 @@ def train_run(
     else:
         trainer = Trainer(net, training, settings, place)
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN, about)
+    write_json(folder / RUN, about | {"command": command_line()})
     trials = make_trials(held, settings.starts, settings.seed)
     with Watcher(folder, trials, settings.iterations, out) as watcher:
         net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
@@ -103,6 +106,11 @@ def train_run(
     write_json(folder / "figures.json", figures)
     metadata = describe(net, name, intensity=PERCENTILES, parent=lineage, training=about, figures=figures)
     return save_model(net, folder / f"{name}.ts", metadata)
+
+
+def command_line() -> str:
+    """How this process was called, for a model card."""
+    return shlex.join(["rnca", *sys.argv[1:]])
 
 
 def _check_same_run(folder: Path, about: dict[str, Any]) -> None:
@@ -191,27 +199,39 @@ def show(figures: dict[str, dict[str, dict[str, float]]], out: "Console") -> Non
     out.print(table)
 
 
-def export_run(run: Path, path: Path, name: str, version: str, description: str, licence: str) -> Path:
-    """Write the model of a run's latest checkpoint, with what the run knows about itself."""
+def export_run(
+    run: Path, path: Path, name: str, version: str, description: str, licence: str, sources: Sequence[str] = ()
+) -> Path:
+    """Write the model of a run's latest checkpoint, with what the run knows about itself.
+
+    Beside the archive go `metadata.json` (a readable copy), `README.md` (the model card) and the manifest.
+
+    Args:
+        run: a run's folder, or a checkpoint.
+        sources: what it was trained on, "NAME; LICENCE; CITATION" each.
+    """
     checkpoint = run / CHECKPOINT if run.is_dir() else run
     about, arrays = read_checkpoint(checkpoint)
-    net = net_from(about, arrays)
     folder = checkpoint.parent
 
     def stored(file: str) -> dict[str, Any]:
         found = folder / file
-        return json.loads(found.read_text()) if found.exists() else {}
+        return dict(json.loads(found.read_text())) if found.exists() else {}
 
     known = stored(RUN)
-    training = {**known, "settings": asdict(replace(settings_from(about["settings"]))), "iteration": about["iteration"]}
+    command = known.pop("command", "")
     metadata = describe(
-        net,
+        net_from(about, arrays),
         name,
         version,
         description=description,
         licence=licence,
         intensity=PERCENTILES,
-        training=training,
+        trained_on=[parse_source(text) for text in sources],
+        training={**known, "settings": about["settings"], "iteration": about["iteration"]},
         figures=stored("figures.json"),
     )
-    return save_model(net, path, metadata)
+    save_model(net_from(about, arrays), path, metadata)
+    write_json(path.with_name("metadata.json"), asdict(load_model(path).metadata))
+    write_text(path.with_name("README.md"), card(metadata, command))
+    return path

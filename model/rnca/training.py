@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -132,12 +133,15 @@ class Trainer:
         assert isinstance(loss, Tensor)
         self.optimizer.zero_grad()
         loss.backward()
+        sound = math.isfinite(loss.item())
         for weight in self.net.parameters():
             assert weight.grad is not None
-            weight.grad /= weight.grad.norm() + 1e-8
+            norm = weight.grad.norm()
+            sound = sound and math.isfinite(norm.item())
+            weight.grad /= norm + 1e-8
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        if math.isfinite(loss.item()):
+        if sound:
             self.optimizer.step()
             pool.state[rows] = last.to(pool.state.device)
         else:  # states that exploded are not worth keeping
@@ -192,9 +196,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What a checkpoint says about itself, and its arrays; never unpickles."""
     try:
         with np.load(path, allow_pickle=False) as stored:
+            if damaged := stored.zip.testzip():
+                raise ValueError(f"{damaged} is damaged")
             arrays = {name: stored[name] for name in stored.files}
+            if len(arrays) < len(stored.files):
+                raise ValueError("its directory is damaged")
         return json.loads(arrays.pop("about").tobytes()), arrays
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, BadZipFile) as error:
         raise InputError(f"{path} is not a training checkpoint that can be read ({error}).") from error
 
 

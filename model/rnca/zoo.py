@@ -136,24 +136,24 @@ def load_model(name: str | Path, device: str = "cpu") -> Model:
     """
     path = find_model(name)
     data = _read(path)
-    _refuse_pickles(data, path)
     digest = hashlib.sha256(data).hexdigest()
     listed = _manifest(path.parent).get(path.name)
+    if listed is not None and listed != digest:
+        raise InputError(
+            f"{path} is damaged or was replaced: its SHA-256 is {digest[:12]}…, the manifest says {listed[:12]}…;"
+            " get it again from its source."
+        )
+    _refuse_pickles(data, path)
     if listed is None:
         raise InputError(
             f"{path} is not listed in the {MANIFEST} beside it, so its code is not run;"
             f" if you know where it comes from, list it with: rnca models --trust {path}"
         )
-    if listed != digest:
-        raise InputError(
-            f"{path} is damaged or was replaced: its SHA-256 is {digest[:12]}…, the manifest says {listed[:12]}…;"
-            " get it again from its source."
-        )
     extra = {EMBEDDED: ""}
     try:
         module = torch.jit.load(io.BytesIO(data), map_location=device, _extra_files=extra)
         metadata = parse_metadata(json.loads(extra[EMBEDDED]))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is not an rnca model: it holds no TorchScript module with metadata.json.") from error
     return Model(metadata, module.eval(), digest)
 
@@ -197,9 +197,10 @@ def _manifest(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text()))
-    except ValueError as error:
-        raise InputError(f"{path} is not readable as JSON; restore it.") from error
+        listed = json.loads(path.read_text())
+        return {str(name): str(digest) for name, digest in listed.items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not readable as JSON ({{file: SHA-256}}); restore it.") from error
 
 
 def _read(path: Path) -> bytes:

@@ -1,0 +1,64 @@
+"""Model cards: metadata as a page a person reads. Written beside an archive by `rnca export`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import InputError
+from .zoo import Metadata
+
+
+def card(meta: Metadata, command: str = "") -> str:
+    """The card of a model, Markdown: what it is for, data and licence, figures, limits."""
+    weights = f"K = {meta.state_channels} channels, {meta.filters} filters, hidden width {meta.hidden}"
+    spacing = "any" if meta.spacing is None else f"{meta.spacing} {meta.spacing_unit}"
+    sections = [
+        f"# {meta.name} {meta.version}",
+        meta.description,
+        f"**Intended use.** {meta.intended_use}",
+        "**Limits.** It repairs what looks like its training data; try it on cases of yours that you know the right"
+        " mask of before relying on it. It grows from what is there, at most one pixel a step: an empty mask stays"
+        " empty, and a gap wider than twice the steps stays open.",
+        "## Model",
+        "\n".join(
+            [
+                f"- {meta.dims}-D, {meta.image_channels} image channel(s); {weights};"
+                f" alive above {meta.alive_threshold}",
+                f"- intensities: {_words(meta.intensity)}; spacing: {spacing};"
+                f" slices of a volume: {meta.slice_axis.replace('_', ' ')}",
+                f"- {meta.steps} steps; weights SHA-256 `{meta.weights_sha256}`",
+                f"- parent: {meta.parent or 'none, trained from scratch'}",
+            ]
+        ),
+        "## Data and licence",
+        "\n".join(f"- {data['name']}: {data['licence']}. {data['citation']}".rstrip() for data in meta.trained_on)
+        or "Not stated.",
+        f"Licence of the weights: {meta.licence or 'not stated'}.",
+    ]
+    if command:
+        sections += ["## How it was trained", f"```\n{command}\n```"]
+    if meta.figures:
+        sections += ["## Figures", _table(meta.figures)]
+    return "\n\n".join(part for part in sections if part) + "\n"
+
+
+def parse_source(text: str) -> dict[str, str]:
+    """A data set as given on the command line, "NAME; LICENCE; CITATION"."""
+    parts = [part.strip() for part in text.split(";", 2)]
+    if len(parts) < 2 or not all(parts[:2]):
+        raise InputError(f"training data are given as 'NAME; LICENCE; CITATION', not as {text!r}.")
+    return dict(zip(("name", "licence", "citation"), [*parts, ""][:3], strict=True))
+
+
+def _words(spec: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" if key != "kind" else str(value) for key, value in spec.items())
+
+
+def _table(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Figures of a run: {title: {start: {metric: value}}}."""
+    names = list(dict.fromkeys(n for kinds in figures.values() for row in kinds.values() for n in row))
+    lines = [f"| | start | {' | '.join(names)} |", "| --- " * (len(names) + 2) + "|"]
+    for title, kinds in figures.items():
+        for kind, row in kinds.items():
+            values = " | ".join(f"{row[n]:.4f}" if n in row else "–" for n in names)
+            lines.append(f"| {title} | {kind} | {values} |")
+    return "\n".join(lines)
