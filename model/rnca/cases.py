@@ -170,12 +170,19 @@ def _slices(case: Case, grid: Grid) -> list[Case]:
     ]
 
 
-def phantom_cases(kind: str, shape: Sequence[int], count: int, seed: int = 0, channels: int = 1) -> list[Case]:
-    """Generated cases; the same arguments give the same cases."""
+def phantom_cases(
+    kind: str,
+    shape: Sequence[int],
+    count: int,
+    seed: int = 0,
+    channels: int = 1,
+    intensity: Mapping[str, Any] = PERCENTILES,
+) -> list[Case]:
+    """Generated cases, normalised as images from files are; the same arguments give the same cases."""
     cases = []
     for index in range(count):
         image, label = phantom(kind, shape, generator(seed * 1_000_003 + index))
-        cases.append(Case(f"{kind}_{index}", match_channels(image[None], channels), label))
+        cases.append(Case(f"{kind}_{index}", normalise(match_channels(image[None], channels), intensity), label))
     return cases
 
 
