@@ -19,16 +19,16 @@ from rnca.phantoms import phantom
 
 FOLDER = Path(__file__).parent.parent / "sample-data"
 
-# name: phantom, its seed, kind of damage, severity, its seed; 2-D PNG
+# name: phantom, edge in pixels, its seed, kind of damage, severity, its seed; 2-D PNG
 PICTURES = {
-    "ring-1": ("thin-rings", 128, 2, "gaps", 0.5, 1),
-    "ring-2": ("thin-rings", 128, 1, "wedges", 0.5, 1),
-    "ring-3": ("thin-rings", 128, 5, "mixed", 0.5, 1),
-    "vessel-1": ("vessels", 256, 3, "gaps", 0.4, 1),
-    "vessel-2": ("vessels", 256, 8, "gaps", 0.7, 1),
+    "ring-1": ("thin-rings", 128, 2, "gaps", 0.6, 2),
+    "ring-2": ("thin-rings", 128, 1, "wedges", 0.6, 1),
+    "ring-3": ("thin-rings", 128, 9, "mixed", 0.7, 1),
+    "vessel-1": ("vessels", 256, 0, "gaps", 0.4, 1),
+    "vessel-2": ("vessels", 256, 3, "gaps", 0.6, 1),
 }
-STACK, STACK_SHAPE, STACK_SEED, STACK_SEVERITY = "ring-stack", (16, 96, 96), 1, 0.4
-STACK_KINDS = ("gaps", "wedges", "gaps", "none")  # of one slice after the other
+STACK, STACK_SHAPE, STACK_SEED, STACK_SEVERITY = "ring-stack", (16, 96, 96), 5, 0.6
+STACK_KINDS = ("gaps", "wedges", "mixed", "none")  # of one slice after the other; the slice's number is the seed
 SPACING, ORIGIN = (1.5, 1.5, 8.0), (-71.0, -64.5, 20.0)  # mm, x y z: like short-axis heart MR
 TILT = np.radians(30)  # about x, as a scanner's oblique slices are
 

@@ -28,9 +28,10 @@ from .files import (
     write_text,
 )
 from .geometry import Grid, as_array, check_same_grid, image_channels, slice_axis
+from .labels import check_mask, pick_labels, present_labels
 from .metrics import evaluate, summarise
 from .pictures import Picture, busiest_slice, caption, enlarge, grey, overlay, write_gif
-from .rollout import Step, confidence, pick_device, pick_labels, present_labels, stream
+from .rollout import Step, confidence, pick_device, stream
 from .topology import changes, find_defects, summary
 from .zoo import Model, load_model
 
@@ -223,7 +224,7 @@ def check_file(mask_path: Path, image_path: Path | None, label: int | Literal["a
     if image_path:
         check_same_grid(read_image(image_path), mask)
     values = as_array(mask)
-    check_dims(values)
+    check_mask(values)
     wanted = present_labels(values) if label in (None, "all") else pick_labels(values, label, False)
     labels = [
         {
@@ -249,7 +250,7 @@ def damage_file(
     check_outputs([out, report], mask_path)
     mask = read_mask(mask_path)
     values = as_array(mask)
-    check_dims(values)
+    check_mask(values)
     (value,) = pick_labels(values, label, False)
     before = values == value
     after = damage(before, kind, severity, seed)
@@ -315,9 +316,3 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def check_dims(values: NDArray[Any]) -> None:
-    """Refuse masks that are not 2-D or 3-D."""
-    if values.ndim not in (2, 3):
-        raise InputError(f"the mask has {values.ndim} axes: masks are 2-D or 3-D.")

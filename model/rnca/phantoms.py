@@ -35,9 +35,9 @@ def phantom(kind: str, shape: Sequence[int], seed: Seed = 0) -> tuple[Image, Mas
 
             - `rings`: one to three closed rings that do not touch each other or the array's edge, each with b0 = 1 and
               b1 = 1. In 3-D a ring is a solid torus or the wall of a tube with open ends (b1 = 1, b2 = 0 both).
-            - `thin-rings`: one or more closed wobbly contours, 3 to 4 pixels wide and of one grey with soft edges, over
-              a cloudy background that is darker here and brighter there; apart and off the edge like `rings`. After
-              the paper authors' own example. In 3-D a stack of such rings along the first axis, one a slice, that
+            - `thin-rings`: one or more closed wobbly contours, 3 to 4 pixels wide and of one grey with a soft dark rim,
+              over a cloudy background that is darker here and brighter there; apart and off the edge like `rings`.
+              After the paper authors' own example. In 3-D a stack of such rings along the first axis, one a slice, that
               changes little from slice to slice: together the wall of one tube, from the first slice to the last.
             - `blobs`: one or two compact objects without hole or handle (b0 = 1 each, nothing else), apart from each
               other and from the edge, among others that are not in the mask though similarly bright.
@@ -145,14 +145,15 @@ def _thin_rings(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Image
 
     cells = 64 / 2.0 ** np.arange(1, 6)
     weights = cells ** rng.uniform(0.1, 0.6)
-    weights *= rng.uniform(0.17, 0.22) / np.linalg.norm(weights)
+    weights *= rng.uniform(0.18, 0.22) / np.linalg.norm(weights)
     image = np.full(shape, 0.5, np.float32)
     for weight, cell in zip(weights, cells, strict=True):
         image += weight * smooth_noise(shape, cell, rng)
-    line = np.clip(half + 0.5 - distance, 0, 1)
-    image += line * (0.5 + rng.uniform(0.22, 0.34) - image)
-    within_slices = [0] * stack + [rng.uniform(0.7, 1.1)] * 2
+    within_slices = [0] * stack + [rng.uniform(0.5, 1)] * 2
     image = ndimage.gaussian_filter(image, within_slices, mode="nearest", truncate=3)
+    # A grey line with a dark rim: it covers the clouds further out than it shines.
+    image *= 1 - rng.uniform(0.65, 0.8) * np.exp(-((distance / half) ** 2) / 2.2)
+    image += rng.uniform(0.58, 0.7) * np.exp(-((distance / half) ** 2) / 1.1)
     image += rng.uniform(0.005, 0.02) * rng.standard_normal(shape, dtype=np.float32)
     return image, distance <= half
 

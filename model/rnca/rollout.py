@@ -29,14 +29,13 @@ from .geometry import (
     grow_box,
     image_channels,
     parse_roi,
-    resample,
     slice_axis,
-    transfer_change,
 )
 from .intensity import match_channels, normalise
-from .zoo import Metadata, as_model
+from .labels import check_mask, pick_labels, soft_start
+from .window import Mask, Window
+from .zoo import as_model
 
-Mask: TypeAlias = NDArray[np.bool_]
 Reason: TypeAlias = Literal["steps", "converged", "empty"]
 
 
@@ -200,7 +199,11 @@ class _Job:
         if self.steps < 0:
             raise InputError(f"steps is {steps}: give 0 or more.")
         self.grid, self.values, self.soft = Grid.of(mask), np.array(as_array(mask)), soft
-        check_mask(self.values, meta)
+        check_mask(self.values)
+        if meta.dims > self.values.ndim:
+            raise InputError(
+                f"model {meta.name} is for volumes and the mask is {self.values.ndim}-D: choose a 2-D model."
+            )
         check_same_grid(image, mask)
         self.region = None
         if roi is not None:
@@ -209,7 +212,7 @@ class _Job:
         channels = match_channels(image_channels(image, self.values.shape), meta.image_channels, meta.colour)
         self.pixels = normalise(channels, meta.intensity)
 
-    def window(self, value: float) -> "_Window | None":
+    def window(self, value: float) -> Window | None:
         """Where this label is repaired; None if it has no voxel there."""
         meta, shape = self.model.metadata, self.values.shape
         if self.soft:
@@ -242,7 +245,7 @@ class _Job:
         if self.region is not None:
             writable = writable & _inside(self.region, box)
         resampled = wanted if max(abs(f - 1) for f in scale) > 0.01 else None
-        return _Window(
+        return Window(
             box,
             self.pixels[(slice(None), *box)],
             start[box],
@@ -254,7 +257,7 @@ class _Job:
             self.low_precision,
         )
 
-    def write(self, values: NDArray[Any], value: float, window: "_Window", now: Mask) -> Image:
+    def write(self, values: NDArray[Any], value: float, window: Window, now: Mask) -> Image:
         """The whole mask with this label as it now is in its window, in the form it was given.
 
         `values` is the mask as it was before this label: a step may be asked for its mask after the labels that follow.
@@ -268,7 +271,7 @@ class _Job:
             out[self.region or ...] = (soft_start(out[self.region or ...]) > 0.5) * value
         return self.grid.wrap(out)
 
-    def write_array(self, values: NDArray[Any], value: float, window: "_Window", now: Mask) -> NDArray[Any]:
+    def write_array(self, values: NDArray[Any], value: float, window: Window, now: Mask) -> NDArray[Any]:
         """As `write`, (*S) in array order."""
         out = values.copy()
         if self.soft:  # every voxel of the region becomes one or the other
@@ -277,88 +280,6 @@ class _Job:
         inside[window.writable & ~now & (inside == value)] = 0
         inside[window.writable & now] = value
         return out
-
-
-class _Window:
-    """The part of a volume that a rollout works on, laid out for the engine."""
-
-    def __init__(
-        self,
-        box: Box,
-        pixels: NDArray[np.float32],
-        start: NDArray[Any],
-        writable: Mask,
-        axis: int | None,
-        spacing: Sequence[float],
-        resampled: Sequence[float] | None,
-        device: str,
-        low_precision: bool,
-    ) -> None:
-        self.box, self.writable, self.axis, self.low_precision = box, writable, axis, low_precision
-        self.before: Mask = start > 0.5 if start.dtype != bool else start
-        self.now = self.before.copy()
-        self.low_before: Mask | None = None
-        if resampled is not None:
-            pixels = np.stack([resample(channel, spacing, resampled)[0] for channel in pixels])
-            start = resample(start.astype(np.float32), spacing, resampled)[0]
-            start = (start > 0.5) if self.before is start else start
-            self.low_before = start > 0.5
-        self.image = torch.from_numpy(np.ascontiguousarray(self._batch(pixels))).to(device)
-        self.start = torch.from_numpy(np.ascontiguousarray(self._batch(start[None]))).to(device)
-
-    def _batch(self, channels: NDArray[Any]) -> NDArray[Any]:
-        """(C, *S) -> (B, C, *S): slices are the batch of a 2-D model on a volume."""
-        return channels[None] if self.axis is None else np.moveaxis(channels, self.axis + 1, 0)
-
-    def unroll(self, module: Any, steps: int, stochastic: bool = False) -> Iterator[tuple[int, Box | None]]:
-        """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask."""
-        low_now = None if self.low_before is None else self.low_before.copy()
-        module.low_precision = self.low_precision  # only `start` reads it: rollouts that share a module keep their own
-        with torch.inference_mode():
-            cells = module.start(self.image, self.start)
-        for _ in range(steps):
-            with torch.inference_mode():
-                cells = module.step(cells, stochastic)
-            flips = cells.changed.cpu().numpy()
-            if low_now is None:
-                places = self._flip(self.now, flips, self.writable)
-            else:
-                self._flip(low_now, flips, None)
-                assert self.low_before is not None
-                result = transfer_change(self.before, self.low_before, low_now)
-                result = np.where(self.writable, result, self.before)
-                places = np.nonzero(result != self.now)
-                self.now = result
-            box = None
-            if len(places[0]):
-                box = tuple(
-                    slice(b.start + int(p.min()), b.start + int(p.max()) + 1)
-                    for b, p in zip(self.box, places, strict=True)
-                )
-            yield len(places[0]), box
-
-    def _flip(self, mask: Mask, flips: NDArray[np.int64], writable: Mask | None) -> tuple[NDArray[np.int64], ...]:
-        """Flip the engine's flat indices in a mask (array order), where writable; returns their places."""
-        shape = mask.shape if self.axis is None else (mask.shape[self.axis], *np.delete(mask.shape, self.axis))
-        places = list(np.unravel_index(flips, shape))
-        if self.axis is not None:
-            places.insert(self.axis, places.pop(0))
-        if writable is not None:
-            kept = writable[tuple(places)]
-            places = [p[kept] for p in places]
-        mask[tuple(places)] ^= True
-        return tuple(places)
-
-    def final(self, module: Any, steps: int, stochastic: bool = False) -> Mask:
-        """The window's mask after a whole rollout that starts anew."""
-        self.now = self.before.copy()
-        for _ in self.unroll(module, steps, stochastic):
-            pass
-        return self.now
-
-
-def _since(started: float) -> float:
-    return time.perf_counter() - started
 
 
 def _inside(region: Box, box: Box) -> Mask:
@@ -370,55 +291,8 @@ def _inside(region: Box, box: Box) -> Mask:
     return out
 
 
-def check_mask(values: NDArray[Any], meta: Metadata) -> None:
-    """Refuse a mask that is not a mask, or has not the model's dimensions."""
-    if values.ndim not in (2, 3):
-        raise InputError(f"the mask has {values.ndim} axes: masks are 2-D or 3-D.")
-    if meta.dims > values.ndim:
-        raise InputError(f"model {meta.name} is for volumes and the mask is {values.ndim}-D: choose a 2-D model.")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError("the mask holds NaN or infinite values: a mask is 0 where there is nothing.")
-    if values.dtype.kind not in "biuf":
-        raise InputError(f"the mask's values are of type {values.dtype}: expected integers, floats or booleans.")
-
-
-def soft_start(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Starting values in 0..1 from a grey (8-bit) or float mask."""
-    start = values.astype(np.float32)
-    start /= 255 if values.dtype == np.uint8 else 1
-    if start.min(initial=0) < 0 or start.max(initial=0) > 1:
-        raise InputError(
-            f"a soft mask holds 0..1 (or 0..255 in 8 bits), this one {start.min():g} to {start.max():g}: rescale it."
-        )
-    return start
-
-
-def pick_labels(values: NDArray[Any], label: int | Literal["all"] | None, soft: bool) -> list[float]:
-    """The labels to repair, in turn: as asked for, or the only one there is; an empty mask counts as label 1."""
-    if soft:
-        if label is not None:
-            raise InputError("a soft mask has no labels: leave out either soft or label.")
-        return [255 if values.dtype == np.uint8 else 1]
-    if label == 0:
-        raise InputError("label 0 is the background: give the value of a segment, or all.")
-    present = present_labels(values)
-    if label == "all":
-        return present or [1]
-    if label is None:
-        if len(present) > 1:
-            names = ", ".join(f"{v:g}" for v in present[:12])
-            raise InputError(f"the mask holds {len(present)} labels ({names}): say which one to repair, or all.")
-        return present or [1]
-    if present and label not in present:
-        raise InputError(f"label {label} is not in the mask: it holds {', '.join(f'{v:g}' for v in present[:12])}.")
-    return [label]
-
-
-def present_labels(values: NDArray[Any]) -> list[float]:
-    """The non-zero values of a mask, ascending."""
-    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:  # much faster than sorting a volume
-        return [int(v) for v in np.flatnonzero(np.bincount(values.ravel())) if v]
-    return [v.item() for v in np.unique(values[values != 0])]
+def _since(started: float) -> float:
+    return time.perf_counter() - started
 
 
 def pick_device(device: str) -> str:
