@@ -28,7 +28,7 @@ PICTURES = {
     "vessel-2": ("vessels", 256, 3, "gaps", 0.6, 1),
 }
 STACK, STACK_SHAPE, STACK_SEED, STACK_SEVERITY = "ring-stack", (16, 96, 96), 5, 0.6
-STACK_KINDS = ("gaps", "wedges", "mixed", "none")  # of one slice after the other; the slice's number is the seed
+STACK_KINDS = ("gaps", "wedges", "gaps", "none")  # of one slice after the other; the slice's number is the seed
 SPACING, ORIGIN = (1.5, 1.5, 8.0), (-71.0, -64.5, 20.0)  # mm, x y z: like short-axis heart MR
 TILT = np.radians(30)  # about x, as a scanner's oblique slices are
 

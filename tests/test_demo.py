@@ -179,7 +179,7 @@ def test_a_repaired_mask_counts_as_repaired_and_a_wrong_slice_does_not():
     assert demo.Outcome("x", image, cut, right, right, 1.0).repaired
     wrong = demo.Outcome("x", image, right, cut, right, 1.0)
     assert not wrong.repaired
-    assert demo.figures(wrong)[2:] == ["2 → 3 (2)", "2 → 1 (2)", "no: 2 → 1 of 2 slices right"]
+    assert demo.figures(wrong)[2:] == ["2 → 3 (2)", "2 → 1 (2)", "no, 1 of 2 slices"]
     assert before_after(wrong).shape[2] == 3
     assert demo.told((1, 2)) == "1 piece and 2 holes"
 

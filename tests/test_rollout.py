@@ -621,6 +621,11 @@ def test_bad_input_is_refused_with_what_was_given_and_what_is_expected(
             assert text in message
 
 
+def test_negative_patience_is_refused() -> None:
+    with pytest.raises(InputError, match=r"patience is -1.*0"):
+        refine(noise(9, 8), ONE, model_of(random_net(0)), patience=-1)
+
+
 def test_a_model_for_volumes_is_refused_for_an_image() -> None:
     with pytest.raises(InputError, match=r"test is for volumes.*2-D"):
         refine(noise(9, 8), ONE, model_of(random_net(0, 3)))

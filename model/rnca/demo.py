@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MODEL, CASES = "ring-2d", "ring-"  # the shipped model, and the names of the samples that it is for
 TOLD_STEPS = (1, 4, 8, 16, 32)
-SHOWN_SLICES = 5
+SHOWN_SLICES = 6
 
 Mask = NDArray[np.bool_]
 Counts = tuple[int, int]  # pieces and holes
@@ -151,8 +151,7 @@ def figures(outcome: Outcome) -> list[str]:
     before, after, right = (counts(mask) for mask in (outcome.before, outcome.after, outcome.truth))
     yes = "yes" if outcome.repaired else "no"
     if len(outcome.truth) > 1:
-        n = len(outcome.truth)
-        yes += f": {outcome.right_slices(outcome.before)} → {outcome.right_slices(outcome.after)} of {n} slices right"
+        yes += f", {outcome.right_slices(outcome.after)} of {len(outcome.truth)} slices"
     return [
         outcome.name,
         f"{outcome.dice(outcome.before):.3f} → {outcome.dice(outcome.after):.3f}",

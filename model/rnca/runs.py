@@ -97,7 +97,7 @@ def train_run(
     else:
         trainer = Trainer(net, training, settings, place)
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN, about | {"command": command_line()})
+    write_json(folder / RUN, about | {"lineage": lineage, "command": command_line()})
     trials = make_trials(held, settings.starts, settings.seed)
     with Watcher(folder, trials, settings.iterations, out) as watcher:
         net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
@@ -219,7 +219,7 @@ def export_run(
         return dict(json.loads(found.read_text())) if found.exists() else {}
 
     known = stored(RUN)
-    command = known.pop("command", "")
+    command, lineage = known.pop("command", ""), known.pop("lineage", None)
     metadata = describe(
         net_from(about, arrays),
         name,
@@ -230,6 +230,7 @@ def export_run(
         trained_on=[parse_source(text) for text in sources],
         training={**known, "settings": about["settings"], "iteration": about["iteration"]},
         figures=stored("figures.json"),
+        parent=lineage,
     )
     save_model(net_from(about, arrays), path, metadata)
     write_json(path.with_name("metadata.json"), asdict(load_model(path).metadata))
