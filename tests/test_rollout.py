@@ -113,6 +113,33 @@ def test_a_region_gets_what_it_would_get_without_it_and_nothing_else_changes(
     np.testing.assert_array_equal(refine(image, mask, model_of(net), steps, roi=region).mask, expected)
 
 
+def test_a_region_is_computed_with_all_that_can_reach_it_within_the_steps() -> None:
+    """What a cell does in two steps can depend on the image three cells away.
+
+    The network sets a visible value to the image's value on its right, plus twice the latent value on its right; the
+    latent value of all that lives rises by a half. In the first step the image at column 9 decides whether column 8
+    exceeds the threshold, and so whether column 7 lives and has a latent value; in the second, column 6 sees it.
+    """
+    net = RNCA(state_channels=2, filters=2, hidden=3).eval()
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.zero_()
+        net.perceive_state.weight[0::2, 0, 1, 1] = 1  # itself
+        net.perceive_state.weight[1::2, 0, 1, 2] = 1  # on its right
+        net.perceive_image.weight[0, 0, 1, 2] = 1
+        for unit, (feature, factor) in enumerate([(0, -1.0), (4, 1.0), (3, 2.0)]):  # visible, image, latent
+            net.hidden.weight[unit, feature] = 1
+            net.delta.weight[0, unit] = factor
+        net.delta.bias[1] = 0.5
+    mask, image = np.zeros((1, 20), bool), np.zeros((1, 20), np.float32)
+    mask[0, 4:10], image[0, 6] = True, 1  # the latter keeps column 6 alive
+    for value in (0, 1):
+        image[0, 9] = value
+        expected, _ = by_definition(net, image, mask, 2)
+        assert expected[0, 6] == value
+        assert refine(image, mask, model_of(net), 2, roi="6:7,:").mask[0, 6] == value
+
+
 def test_only_the_mask_and_the_reach_of_the_steps_around_it_are_computed() -> None:
     class Recorder:
         """Remembers the shapes that reach the engine."""

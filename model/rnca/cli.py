@@ -132,6 +132,8 @@ def refine(
         record = refine_file(image, mask, output, options, on_step=on_step)
     for row in record["labels"]:
         out.print(describe_label(row))
+        if row["removed"] > row["topology"]["before"]["voxels"] / 2:
+            out.print(f"more than half of it was removed: {record['model']['name']} was hardly made for such masks.")
     seconds = record["seconds"]
     out.print(
         f"{output} written in {seconds['total']:.2f} s with {record['model']['name']} {record['model']['version']}."
