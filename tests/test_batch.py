@@ -390,7 +390,7 @@ def test_ctrl_c_stops_all_processes_and_the_next_call_goes_on(tmp_path, filler, 
         while process.poll() is None and not (reports.is_dir() and list(reports.glob("*.json"))):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does: to all of them
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     lines = err.decode().splitlines()
     assert re.fullmatch(r"\d+ of 16 cases are finished; the same command goes on from there\.", lines[0])

@@ -427,7 +427,7 @@ def test_a_repair_interrupted_half_way_exits_130_and_leaves_nothing(tmp_path, fi
         assert process.stdout is not None
         assert process.stdout.readline() == b"1\n"
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.decode().splitlines() == ["rnca: interrupted; nothing was half-written."]
     assert tree(tmp_path) == before

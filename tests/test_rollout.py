@@ -439,8 +439,16 @@ def box_of(changed: Array) -> tuple[slice, ...] | None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"roi": "3:20,2:25"}, {"label": "all"}, {"resampled": True}, {"volume": True}],
-    ids=["plain", "region", "labels", "resampled", "slices"],
+    [
+        {},
+        {"roi": "3:20,2:25"},
+        {"label": "all"},
+        {"resampled": True},
+        {"resampled": True, "roi": "3:20,2:25"},
+        {"resampled": True, "label": "all"},
+        {"volume": True},
+    ],
+    ids=["plain", "region", "labels", "resampled", "resampled region", "resampled labels", "slices"],
 )
 def test_each_step_tells_how_many_voxels_it_changed_and_where(options: dict[str, Any]) -> None:
     options = dict(options)

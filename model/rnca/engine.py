@@ -78,7 +78,7 @@ class Engine(nn.Module):
     OUTSIDE: Final[int] = 0  # two slots that stay zero ...
     MISSING: Final[int] = 1
     FIRST: Final[int] = 2  # ... and the first that is a cell
-    CHUNK_CPU: Final[int] = 4096  # cells a matrix product: its operands stay in a CPU's L2 cache
+    CHUNK_CPU: Final[int] = 4096  # cells a float32 product: its operands stay in a CPU's L2 cache
     CHUNK_CUDA: Final[int] = 1 << 17
 
     w_state: Tensor
@@ -203,7 +203,9 @@ class Engine(nn.Module):
         precision = cells.drive.dtype
         table, w_state, w_delta = cells.state.to(precision), self.w_state.to(precision), self.w_delta.to(precision)
         out = torch.empty([active.size(0), self.state_channels], device=active.device)
-        chunk = self.CHUNK_CUDA if active.is_cuda else self.CHUNK_CPU
+        chunk = self.CHUNK_CPU if precision == torch.float32 else 2 * self.CHUNK_CPU  # as many bytes
+        if active.is_cuda:
+            chunk = self.CHUNK_CUDA
         for first in range(0, active.size(0), chunk):
             rows = active[first : first + chunk]
             near = cells.near.index_select(0, rows).flatten()
