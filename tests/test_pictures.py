@@ -124,6 +124,21 @@ def test_an_animation_rests_on_its_first_and_last_frame(tmp_path):
     assert shades == [0, 100, 200]
 
 
+def test_the_few_pixels_of_a_first_change_keep_their_colour(tmp_path):
+    grey_picture = np.repeat(noise(64, 64)[..., :1], 3, axis=2)
+    frames = [grey_picture] * 12
+    frames[1] = grey_picture.copy()
+    frames[1][5, 5] = ADDED
+    frames[-1] = grey_picture.copy()
+    frames[-1][4:7, 4:7] = ADDED
+    write_gif(frames, tmp_path / "a.gif")
+    with PIL.Image.open(tmp_path / "a.gif") as gif:
+        gif.seek(1)
+        shown = np.asarray(gif.convert("RGB")).astype(int)
+    assert np.abs(shown[5, 5] - ADDED).max() <= 8
+    assert np.abs(shown - frames[1]).max() <= 8
+
+
 def test_files_are_written_whole_or_not_at_all(tmp_path):
     picture = noise()
     write_png(picture, tmp_path / "a.png")
@@ -131,7 +146,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         write_png(picture, tmp_path / "missing" / "a.png")
     with pytest.raises(ValueError):
-        write_gif([], tmp_path / "b.gif")
+        write_gif([picture, picture[:, :, :2]], tmp_path / "b.gif")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 

@@ -93,7 +93,10 @@ def write_png(picture: Picture, path: str | Path) -> None:
 
 def write_gif(frames: Sequence[Picture], path: str | Path, milliseconds: int = 70, hold: int = 1500) -> None:
     """Write an animation that rests `hold` ms on its first and last frame and repeats, whole or not at all."""
-    first, *others = [Pillow.fromarray(f).quantize(128, dither=Pillow.Dither.NONE) for f in frames]
+    some = np.concatenate([*frames[:: 1 + len(frames) // 6], frames[-1]])
+    # one palette for all frames, and one that covers all colours: the few pixels of a first change keep theirs
+    palette = Pillow.fromarray(some).quantize(256, Pillow.Quantize.MAXCOVERAGE)
+    first, *others = [Pillow.fromarray(f).quantize(palette=palette, dither=Pillow.Dither.NONE) for f in frames]
     duration = [milliseconds] * len(frames)
     duration[0] = duration[-1] = hold
     with atomic_path(path) as temporary:
@@ -104,7 +107,7 @@ def data_url(picture: Picture, colours: int | None = None) -> str:
     """A PNG as an URL that an HTML page can hold; with a palette of so many colours it is a third of the size."""
     image = Pillow.fromarray(picture)
     if colours:
-        image = image.quantize(colours, dither=Pillow.Dither.NONE)
+        image = image.quantize(colours, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
