@@ -513,6 +513,7 @@ def test_evaluate_writes_a_row_a_case_and_prints_means(tmp_path, rnca, capsys, m
         save(tmp_path / "pred" / f"{name}.png", pred)
         save(tmp_path / "truth" / f"{name}.png", ring())
         save(tmp_path / "before" / f"{name}.png", broken(ring()))
+    save(tmp_path / "truth" / "forgotten.png", ring())
     args = [tmp_path / "pred", tmp_path / "truth", "--before", tmp_path / "before"]
     assert rnca("evaluate", *args, "-o", tmp_path / "s.csv", "--report", tmp_path / "r.json") == 0
     rows = list(csv.DictReader((tmp_path / "s.csv").open(newline="")))
@@ -521,7 +522,9 @@ def test_evaluate_writes_a_row_a_case_and_prints_means(tmp_path, rnca, capsys, m
     assert [float(row["repaired"]) for row in rows] == [1, 0]
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["mean"]["dice"] == pytest.approx((1 + float(rows[1]["dice"])) / 2)
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if " repaired " in line]
+    printed = capsys.readouterr().err
+    assert "without a prediction, and so in no mean: forgotten." in printed
+    (line,) = [line for line in printed.splitlines() if " repaired " in line]
     assert [cell.strip() for cell in line.split("│")[1:-1]] == ["repaired", "0.5000", "0.5000", "2"]
 
 

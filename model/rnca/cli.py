@@ -226,11 +226,16 @@ def evaluate(
     """Measure masks: Dice, clDice, Hausdorff and surface distances, Betti errors."""
     from rich.table import Table
 
+    from .files import list_images
     from .jobs import check_outputs, evaluate_files, write_csv
 
     out = console()
     check_outputs([output, report], pred, truth, before)
     rows, means = evaluate_files(pred, truth, before, label)
+    if pred.is_dir() and truth.is_dir():
+        lacking = sorted(set(list_images(truth)) - {row["case"] for row in rows})
+        if lacking:
+            out.print(f"without a prediction, and so in no mean: {', '.join(lacking)}.")
     if output:
         write_csv(output, rows)
     write_record({"rnca": __version__, "cases": rows, "mean": {k: v[0] for k, v in means.items()}}, report)

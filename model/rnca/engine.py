@@ -158,7 +158,8 @@ class Engine(nn.Module):
         """One update. With `stochastic`, cells skip it as in training (torch's global random generator)."""
         active = cells.alive.nonzero().flatten()
         old = cells.state.index_select(0, active)
-        new = old + self.update(cells, active, stochastic)
+        new = self.update(cells, active, stochastic)
+        new += old
         above = torch.zeros_like(cells.alive)
         above[active] = new[:, 0] > self.threshold
 
@@ -173,7 +174,7 @@ class Engine(nn.Module):
             above = F.pad(above, [0, added.size(0)])
             spread = F.pad(spread | fresh, [0, added.size(0)])
         alive = self.any_near(above, near)
-        new = new * alive.index_select(0, active).unsqueeze(1)
+        new *= alive.index_select(0, active).unsqueeze(1)
         flipped = active[(new[:, 0] > 0.5) != (old[:, 0] > 0.5)]
         return Cells(
             cells.shape,
