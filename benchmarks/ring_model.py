@@ -53,7 +53,7 @@ def main() -> None:
     lines += ["", f"{len(held)} held-out cases; {meta.name} {meta.version}, weights {meta.weights_sha256[:12]}…"]
     text = "\n".join(lines)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "ring_model.md").write_text(text + "\n")
+    (options.output / "ring_model.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -180,10 +180,10 @@ def main() -> None:
     for name in QUICK if options.quick else CASES:
         print(f"{name} …", file=sys.stderr, flush=True)
         command = [sys.executable, __file__, "--case", name]
-        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout))
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / "speed.md").write_text(markdown(rows) + "\n")
-        with (options.output / "speed.csv").open("w", newline="") as file:
+        (options.output / "speed.md").write_text(markdown(rows) + "\n", encoding="utf-8")
+        with (options.output / "speed.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [n for n, _ in COLUMNS] + ["threads"], restval="")
             writer.writeheader()
             writer.writerows(rows)

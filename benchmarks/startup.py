@@ -48,7 +48,7 @@ def main() -> None:
         rows = {name: seconds(command, options.runs) for name, command in commands.items()}
     text = "\n".join(["| cold start | median s |", "| --- | --- |", *(f"| {n} | {s:.2f} |" for n, s in rows.items())])
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "startup.md").write_text(text + "\n")
+    (options.output / "startup.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -78,7 +78,7 @@ def main() -> None:
     about = f"{alive:.1%} alive, {torch.get_num_threads()} threads; rnca {rnca.__version__}, torch {torch.__version__}."
     text = "\n".join([*lines, "", about])
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "training.md").write_text(text + "\n")
+    (options.output / "training.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -80,7 +80,7 @@ def test_every_mask_is_repaired_as_refine_would_with_its_report(three, run, fill
         refine_file(three / "images" / name, three / "masks" / name, three / name, Options(str(filler), steps=30))
         out = three / "out" / "masks" / name
         assert out.read_bytes() == (three / name).read_bytes()
-        record = json.loads((three / "out" / "reports" / f"{name.split('.')[0]}.json").read_text())
+        record = json.loads((three / "out" / "reports" / f"{name.split('.')[0]}.json").read_text(encoding="utf-8"))
         assert record["output"]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
     assert {path: data for path, data in tree(three).items() if path in before} == before  # inputs
 
@@ -90,7 +90,7 @@ def test_the_table_tells_each_case_as_its_report_does(three, run):
     table = rows(three)
     assert list(table) == ["a", "b", "c"]
     for name, row in table.items():
-        record = json.loads((three / "out" / "reports" / f"{name}.json").read_text())
+        record = json.loads((three / "out" / "reports" / f"{name}.json").read_text(encoding="utf-8"))
         (label,) = record["labels"]
         assert (row["status"], row["error"], row["run"]) == ("ok", "", "now")
         assert (row["model"], row["version"]) == ("filler", "1.2.3")
@@ -118,7 +118,7 @@ def test_several_labels_of_a_mask_share_its_row(tmp_path, run):
     assert row["label"] == "1; 2"
     assert row["steps"] == "24; 24"
     assert len(row["betti_before"].split("; ")) == len(row["added"].split("; ")) == 2
-    page = (tmp_path / "out" / "summary.html").read_text()
+    page = (tmp_path / "out" / "summary.html").read_text(encoding="utf-8")
     assert "label 1: " in page
     assert "label 2: " in page
 
@@ -147,7 +147,7 @@ class Page(HTMLParser):
 def test_the_page_is_whole_in_itself_and_tells_totals_and_the_notice(three, run):
     save(three / "masks" / "lonely.png", ring())
     run(three)
-    text = (three / "out" / "summary.html").read_text()
+    text = (three / "out" / "summary.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
     assert len(page.pictures) == 6
@@ -171,7 +171,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path, run):
     failed, printed = run(tmp_path)
     assert failed == 2
     assert "<i>lonely failed: " in printed
-    text = (tmp_path / "out" / "summary.html").read_text()
+    text = (tmp_path / "out" / "summary.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
     assert html.escape(name) in text
@@ -200,7 +200,7 @@ def test_a_failed_case_is_told_and_stops_no_other(three, run):
     assert "unused" not in table
     assert table["cut"]["error"] in printed
     assert sorted(path.name for path in (three / "out" / "masks").iterdir()) == ["a.png", "b.nii.gz", "c.tif"]
-    page = Page((three / "out" / "summary.html").read_text())
+    page = Page((three / "out" / "summary.html").read_text(encoding="utf-8"))
     assert "no image named lonely" in page.text
     assert "left out: unused" in page.text
 
@@ -275,7 +275,7 @@ def test_a_second_run_repairs_nothing_again_and_tells_the_same(three, run):
     assert {row.pop("run") for row in again.values()} == {"earlier"}
     assert {row.pop("run") for row in first.values()} == {"now"}
     assert again == first
-    assert len(Page((three / "out" / "summary.html").read_text()).pictures) == 6
+    assert len(Page((three / "out" / "summary.html").read_text(encoding="utf-8")).pictures) == 6
 
 
 def other_mask(folder):
@@ -300,7 +300,7 @@ def report_gone(folder):
 
 def report_cut(folder):
     path = folder / "out" / "reports" / "a.json"
-    path.write_text(path.read_text()[:100])
+    path.write_text(path.read_text(encoding="utf-8")[:100])
 
 
 @pytest.mark.parametrize("change", [other_mask, other_image, output_gone, output_edited, report_gone, report_cut])

@@ -43,7 +43,7 @@ def test_refine_repairs_and_tells_so_on_stderr(tmp_path, rnca, filler, capsys):
     np.testing.assert_array_equal(load(out), ring() * 255)
     printed = capsys.readouterr()
     assert printed.out == ""
-    record = json.loads(report.read_text())
+    record = json.loads(report.read_text(encoding="utf-8"))
     row = record["labels"][0]
     assert (
         f"label 255: pieces 2 → 1, holes 0 → 1; {row['added']} voxels added, {row['removed']} removed in 24 steps."
@@ -60,11 +60,11 @@ def test_options_reach_the_repair(tmp_path, rnca, filler):
     report = tmp_path / "report.json"
     options = ["--steps", 7, "--label", 255, "--roi", "0:20,:", "--device", "cpu", "--patience", 3, "--bfloat16"]
     assert rnca("refine", image, mask, "-o", tmp_path / "o.png", "--model", filler, *options, "--report", report) == 0
-    assert json.loads(report.read_text())["options"] == {
+    assert json.loads(report.read_text(encoding="utf-8"))["options"] == {
         "steps": 7, "label": 255, "roi": "0:20,:", "soft": False, "device": "cpu", "patience": 3, "bfloat16": True
     }  # fmt: skip
     assert rnca("refine", image, mask, "-o", tmp_path / "o.png", "--model", filler, "--soft", "--report", report) == 0
-    options = json.loads(report.read_text())["options"]
+    options = json.loads(report.read_text(encoding="utf-8"))["options"]
     assert (options["soft"], options["steps"], options["patience"]) == (True, None, 0)
     assert rnca("refine", image, mask, "-o", tmp_path / "o.png", "--model", filler, "--label", "all") == 0
 
@@ -484,7 +484,7 @@ def test_check_json_on_stdout_is_all_that_is_there_and_equals_the_report(tmp_pat
     printed = capfd.readouterr()
     record = json.loads(printed.out)
     assert printed.err == ""
-    assert record == json.loads((tmp_path / "r.json").read_text())
+    assert record == json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert record["labels"][0]["topology"]["betti"] == [2, 0, 0]
 
 
@@ -502,7 +502,7 @@ def test_damage_of_one_seed_is_the_same_file_and_of_another_is_not(tmp_path, rnc
     first, again, other = ((tmp_path / f"{name}.png").read_bytes() for name in "abc")
     assert first == again != other
     np.testing.assert_array_equal(load(tmp_path / "a.png") != 0, damage(ring(), "gaps", 0.7, 3))
-    row = json.loads((tmp_path / "a.json").read_text())["labels"][0]
+    row = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["labels"][0]
     assert row["topology"]["after"]["betti"] == list(betti_numbers(load(tmp_path / "a.png")))
     assert f"0 voxels added, {row['removed']} removed" in capsys.readouterr().err
 
@@ -520,7 +520,7 @@ def test_evaluate_writes_a_row_a_case_and_prints_means(tmp_path, rnca, capsys, m
     assert [row["case"] for row in rows] == ["a", "b"]
     assert float(rows[1]["dice"]) == pytest.approx(metrics.dice(broken(ring()), ring()))
     assert [float(row["repaired"]) for row in rows] == [1, 0]
-    record = json.loads((tmp_path / "r.json").read_text())
+    record = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert record["mean"]["dice"] == pytest.approx((1 + float(rows[1]["dice"])) / 2)
     printed = capsys.readouterr().err
     assert "without a prediction, and so in no mean: forgotten." in printed
@@ -553,7 +553,7 @@ def test_models_lists_what_is_shipped(tmp_path, rnca, monkeypatch, capfd):
     with zipfile.ZipFile(archive) as inside:
         (entry,) = [name for name in inside.namelist() if name.endswith(zoo.EMBEDDED)]
         (tmp_path / "filler" / zoo.EMBEDDED).write_bytes(inside.read(entry))
-    (tmp_path / "filler" / "README.md").write_text("# filler\n\nFills what is bright.\n")
+    (tmp_path / "filler" / "README.md").write_text("# filler\n\nFills what is bright.\n", encoding="utf-8")
     assert rnca("models") == 0
     assert "filler" in capfd.readouterr().err
     assert rnca("models", "--json") == 0

@@ -152,7 +152,7 @@ def test_steps_are_told_while_they_are_made(shown):
 
 def test_the_page_shows_every_picture_that_there_is(shown):
     folder, _ = shown
-    page = (folder / "demo.html").read_text()
+    page = (folder / "demo.html").read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]*)"', page)
     assert len(sources) == 8
     assert all((folder / source).is_file() for source in sources)

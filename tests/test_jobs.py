@@ -58,7 +58,7 @@ def test_the_record_tells_files_model_options_topology_and_changes_as_they_are(t
     out, report = tmp_path / "out.png", tmp_path / "report.json"
     steps = []
     record = refine_file(image, mask, out, Options(steps=30, report=report), model=model, on_step=steps.append)
-    assert json.loads(report.read_text()) == record
+    assert json.loads(report.read_text(encoding="utf-8")) == record
     assert record["rnca"] == __version__
     assert record["notice"] == "For research use only; not a medical device."
     assert record["inputs"] == {
@@ -320,7 +320,7 @@ def test_damage_breaks_one_label_as_the_library_does_and_spares_the_others(tmp_p
     assert row["topology"]["after"]["betti"] == list(betti_numbers(after == 6))
     assert record["output"]["sha256"] == digest(tmp_path / "out.tif")
     assert record["options"] == {"kind": "gaps", "severity": 0.6, "seed": 4}
-    assert json.loads(report.read_text()) == record
+    assert json.loads(report.read_text(encoding="utf-8")) == record
 
 
 def test_damage_that_adds_does_not_grow_over_another_label(tmp_path):

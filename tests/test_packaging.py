@@ -91,8 +91,8 @@ def test_demo_and_models_run_from_the_wheel_without_the_checkout(wheel: Path, tm
 
 
 def test_versions_agree() -> None:
-    citation = (ROOT / "CITATION.cff").read_text()
-    changelog = (ROOT / "CHANGELOG.md").read_text()
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^version: (\S+)$", citation, re.M) == [rnca.__version__]
     assert re.findall(r"^## \[(\d.*?)\]", changelog, re.M)[0] == rnca.__version__
 
@@ -174,7 +174,7 @@ def test_commands_in_running_text_exist(page: str) -> None:
         known = options_of(name) | {"--help", "-h", "-o"}
         assert {word for word in words if word.startswith("-")} <= known, span
     for target in re.findall(r"`make ([a-z]+)", TEXTS[page]):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M), target
 
 
 def test_every_option_is_in_the_reference_and_no_other() -> None:

@@ -25,7 +25,7 @@ def geometry(image: sitk.Image) -> tuple[object, ...]:
 
 def assert_report_is_right(report: Path, before: Path, after: Path, label: int) -> None:
     old, new = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (before, after))
-    record = json.loads(report.read_text())
+    record = json.loads(report.read_text(encoding="utf-8"))
     assert record["inputs"]["mask"]["sha256"] == sha256(before)
     assert record["output"]["sha256"] == sha256(after)
     (row,) = record["labels"]

@@ -52,7 +52,7 @@ def refusal(name: str | Path) -> str:
 def list_in_manifest(path: Path) -> None:
     """As if someone had vouched for the file: only what it is can now stop it."""
     manifest = path.parent / zoo.MANIFEST
-    known = json.loads(manifest.read_text()) if manifest.exists() else {}
+    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
     manifest.write_text(json.dumps(known | {path.name: sha256(path.read_bytes()).hexdigest()}))
 
 
@@ -184,7 +184,7 @@ def test_trusting_an_archive_lists_it_and_keeps_what_was_listed(saved: Path, tmp
     copy.write_bytes(saved.read_bytes())
     assert trust(copy) == sha256(saved.read_bytes()).hexdigest()
     assert load_model(copy).sha256 == load_model(saved).sha256
-    assert set(json.loads((tmp_path / zoo.MANIFEST).read_text())) == {"model.ts", "copy.ts"}
+    assert set(json.loads((tmp_path / zoo.MANIFEST).read_text(encoding="utf-8"))) == {"model.ts", "copy.ts"}
 
 
 class Payload:

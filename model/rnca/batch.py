@@ -152,7 +152,7 @@ def repair(case: Case, options: Options, model: Model, on_step: Callable[[Step],
 def finished(case: Case, options: Options, model: Model) -> dict[str, Any] | None:
     """The record of an earlier run of this case, if it would be the same again and its mask is there."""
     try:
-        record: dict[str, Any] = json.loads(case.report.read_text())
+        record: dict[str, Any] = json.loads(case.report.read_text(encoding="utf-8"))
         same = (
             record["model"]["sha256"] == model.sha256
             and record["options"] == options.recorded()

@@ -317,7 +317,7 @@ def models(
     elif name:
         from rich.markdown import Markdown
 
-        out.print(Markdown((zoo.ZOO / name / "README.md").read_text()))
+        out.print(Markdown((zoo.ZOO / name / "README.md").read_text(encoding="utf-8")))
     else:
         from rich.table import Table
 

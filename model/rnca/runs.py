@@ -116,7 +116,7 @@ def command_line() -> str:
 def _check_same_run(folder: Path, about: dict[str, Any]) -> None:
     """A run goes on with what it was begun with; only its length may change."""
     try:
-        stored = json.loads((folder / RUN).read_text())
+        stored = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} holds a checkpoint but no readable {RUN}: choose another folder.") from error
     for part in ("data", "network", "settings", "parent"):
@@ -216,7 +216,7 @@ def export_run(
 
     def stored(file: str) -> dict[str, Any]:
         found = folder / file
-        return dict(json.loads(found.read_text())) if found.exists() else {}
+        return dict(json.loads(found.read_text(encoding="utf-8"))) if found.exists() else {}
 
     known = stored(RUN)
     command, lineage = known.pop("command", ""), known.pop("lineage", None)

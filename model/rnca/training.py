@@ -238,7 +238,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.csv"
-    lines = log.read_text().splitlines()[1:] if log.exists() and trainer.iteration else []
+    lines = log.read_text(encoding="utf-8").splitlines()[1:] if log.exists() and trainer.iteration else []
     lines = [line for line in lines if int(line.split(",")[0]) <= trainer.iteration]
     losses: list[float] = []
     started = time.perf_counter()

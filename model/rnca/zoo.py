@@ -189,7 +189,7 @@ def shipped() -> list[str]:
 
 def shipped_metadata(name: str) -> Metadata:
     """A shipped model's metadata from its readable copy, without opening the archive."""
-    return parse_metadata(json.loads((ZOO / name / EMBEDDED).read_text()))
+    return parse_metadata(json.loads((ZOO / name / EMBEDDED).read_text(encoding="utf-8")))
 
 
 def _manifest(folder: Path) -> dict[str, str]:
@@ -197,7 +197,7 @@ def _manifest(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        listed = json.loads(path.read_text())
+        listed = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): str(digest) for name, digest in listed.items()}
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not readable as JSON ({{file: SHA-256}}); restore it.") from error
