@@ -516,7 +516,7 @@ def test_evaluate_writes_a_row_a_case_and_prints_means(tmp_path, rnca, capsys, m
     save(tmp_path / "truth" / "forgotten.png", ring())
     args = [tmp_path / "pred", tmp_path / "truth", "--before", tmp_path / "before"]
     assert rnca("evaluate", *args, "-o", tmp_path / "s.csv", "--report", tmp_path / "r.json") == 0
-    rows = list(csv.DictReader((tmp_path / "s.csv").open(newline="")))
+    rows = list(csv.DictReader((tmp_path / "s.csv").open(newline="", encoding="utf-8")))
     assert [row["case"] for row in rows] == ["a", "b"]
     assert float(rows[1]["dice"]) == pytest.approx(metrics.dice(broken(ring()), ring()))
     assert [float(row["repaired"]) for row in rows] == [1, 0]

@@ -374,7 +374,7 @@ def train(
     out.print(f"{path} written; try it: rnca refine IMAGE MASK -o OUT --model {path}")
 
 
-@app.command(epilog="Example: rnca export runs/mine -o mine.ts --name mine --version 1.0.0")
+@app.command(epilog="Example: rnca export runs/mine -o mine/mine.ts --name mine --version 1.0.0")
 def export(
     run: Annotated[Path, typer.Argument(help="A training run's folder, or a checkpoint.npz.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="NAME.ts to write; listed in the manifest beside it.")],

@@ -52,6 +52,13 @@ def pick_labels(values: NDArray[Any], label: int | Literal["all"] | None, soft: 
 
 def present_labels(values: NDArray[Any]) -> list[float]:
     """The non-zero values of a mask, ascending."""
-    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:  # much faster than sorting a volume
-        return [int(v) for v in np.flatnonzero(np.bincount(values.ravel())) if v]
+    if values.dtype == bool:
+        return [1] if values.any() else []
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:  # much faster than sorting a volume
+        found = np.zeros(np.iinfo(values.dtype).max + 1, bool)
+        flat = values.ravel()
+        for start in range(0, flat.size, 1 << 20):  # bincount widens what it is given to 64 bits
+            counts = np.bincount(flat[start : start + (1 << 20)])
+            found[: len(counts)] |= counts > 0
+        return [int(v) for v in np.flatnonzero(found) if v]
     return [v.item() for v in np.unique(values[values != 0])]

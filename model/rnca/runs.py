@@ -210,6 +210,10 @@ def export_run(
         run: a run's folder, or a checkpoint.
         sources: what it was trained on, "NAME; LICENCE; CITATION" each.
     """
+    if not path.exists() and path.with_name("README.md").exists():
+        raise InputError(
+            f"{path.parent} holds another README.md, which the model card would replace: give a new folder."
+        )
     checkpoint = run / CHECKPOINT if run.is_dir() else run
     about, arrays = read_checkpoint(checkpoint)
     folder = checkpoint.parent

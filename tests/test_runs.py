@@ -1,0 +1,79 @@
+"""A training run from the command line: what it leaves in its folder, going on, and the archive made of it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rnca.errors import InputError
+from rnca.runs import Data, export_run, train_run
+from rnca.training import Settings
+from rnca.zoo import load_model
+
+NETWORK = {"dims": 2, "image_channels": 1, "hidden": 8}
+DATA = Data(phantoms=("rings:6",), validation=0.34)
+
+
+def run(folder: Path, iterations: int, seed: int = 0) -> Path:
+    settings = Settings(
+        iterations=iterations, batch=2, pool=4, patch=24, first=(2, 3), between=(1, 2), precision="float32", seed=seed
+    )
+    return train_run(folder, "tiny", DATA, NETWORK, settings, None, "cpu", Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    run(folder, 4)
+    return folder
+
+
+def test_a_run_ends_with_a_model_that_loads_and_knows_its_figures(finished: Path) -> None:
+    model = load_model(finished / "tiny.ts")
+    assert model.metadata.name == "tiny"
+    assert model.metadata.hidden == 8
+    figures = json.loads((finished / "figures.json").read_text(encoding="utf-8"))
+    assert model.metadata.figures == figures
+    assert set(figures) == {f"validation, {steps} steps" for steps in (64, 128, 256)}
+    assert (finished / "validation.png").read_bytes().startswith(b"\x89PNG")
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_validation_is_logged_for_every_kind_of_start(finished: Path) -> None:
+    with (finished / "validation.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["iteration"] == "4"
+    assert {"soft/dice", "binary/dice", "clean/dice"} <= set(row)
+
+
+def test_a_run_goes_on_in_its_folder_and_only_with_its_own_options(finished: Path) -> None:
+    run(finished, 6)
+    iterations = [line.split(",")[0] for line in (finished / "log.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    assert iterations == ["4", "6"]
+    with pytest.raises(InputError, match="other settings"):
+        run(finished, 6, seed=1)
+
+
+def test_export_writes_card_and_metadata_beside_the_archive(finished: Path, tmp_path: Path) -> None:
+    path = export_run(finished, tmp_path / "new" / "own.ts", "own", "2.0.0", "Closes.", "MIT", ["rings; CC0; nobody"])
+    card = (path.parent / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# own 2.0.0")
+    assert "- rings: CC0. nobody" in card
+    stored = json.loads((path.parent / "metadata.json").read_text(encoding="utf-8"))
+    assert stored["weights_sha256"] == load_model(path).metadata.weights_sha256
+    assert stored["trained_on"] == [{"name": "rings", "licence": "CC0", "citation": "nobody"}]
+
+
+def test_export_does_not_replace_another_readme(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="give a new folder"):
+        export_run(finished, tmp_path / "own.ts", "own", "1.0.0", "", "")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("phantoms", ["rings", "rings:1", "rings:x"])
+def test_phantoms_are_given_as_kind_and_count(phantoms: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="KIND:COUNT"):
+        train_run(tmp_path, "x", Data(phantoms=(phantoms,)), NETWORK, Settings(), None, "cpu", Console(quiet=True))
