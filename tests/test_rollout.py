@@ -540,6 +540,7 @@ def test_streams_that_share_a_model_do_not_disturb_each_other() -> None:
     model = model_of(random_net(3))
     kinds: list[dict[str, Any]] = [{"bfloat16": False}, {"bfloat16": True}, {"bfloat16": False, "roi": "0:20,0:20"}]
     alone = [[step.mask for step in stream(image, mask, model, 12, **kind)] for kind in kinds]
+    assert not np.array_equal(alone[0][-1], alone[1][-1]), "the example should tell the precisions apart"
     together = zip(*(stream(image, mask, model, 12, **kind) for kind in kinds), strict=True)
     for number, steps in enumerate(together):
         for step, expected in zip(steps, alone, strict=True):

@@ -527,6 +527,21 @@ def test_the_log_of_a_resumed_run_has_each_iteration_once(tmp_path: Path, monkey
     assert [int(row["iteration"]) for row in read_log(tmp_path)] == [2, 4, 6, 8, 10, 12]
 
 
+def test_going_back_to_an_earlier_checkpoint_takes_the_log_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "REPORT_EVERY", 2)
+    cases, kept = disc_cases(5, size=12), {}
+
+    def keep(trainer: Trainer) -> None:
+        kept[trainer.iteration] = (tmp_path / "checkpoint.npz").read_bytes()
+
+    train(new_trainer(SHORT, cases), tmp_path, checkpoint_every=4, on_checkpoint=keep)
+    (tmp_path / "checkpoint.npz").write_bytes(kept[4])
+    train(Trainer.resume(tmp_path / "checkpoint.npz", cases), tmp_path)
+    assert [int(row["iteration"]) for row in read_log(tmp_path)] == [2, 4, 6, 8, 10, 12]
+
+
 def test_a_new_run_does_not_continue_an_old_log(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("iteration,loss,learning_rate,seconds\n1,1,1,1\n")
     train(new_trainer(), tmp_path)
