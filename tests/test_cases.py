@@ -173,6 +173,22 @@ def test_a_case_smaller_than_the_patch_is_padded_with_background() -> None:
         assert image[0][target > 0].min() > image[0][target == 0].max()
 
 
+def test_patches_show_what_is_in_a_start_and_not_in_the_label_too() -> None:
+    label, start = np.zeros((60, 60), bool), np.zeros((60, 60), np.float32)
+    label[4:8, 4:8] = start[50:54, 50:54] = 1
+    case = Case("island", np.zeros((1, 60, 60), np.float32), label, [start])
+    shown = [draw_patch(case, (12, 12), ALWAYS_GIVEN, rng(seed))[1:] for seed in range(20)]
+    assert {bool(start.any()) for start, _ in shown} == {bool(target.any()) for _, target in shown} == {True, False}
+
+
+def test_noise_is_added_to_the_image_only() -> None:
+    case = coded_case((20, 20))
+    plain, noisy = (draw_patch(case, (20, 20), ALWAYS_GIVEN, rng(5), noise) for noise in (0.0, 0.1))
+    assert 0 < np.std(noisy[0] - plain[0]) <= 0.11
+    for a, b in zip(plain[1:], noisy[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_an_empty_case_gives_patches_too() -> None:
     case = Case("empty", np.zeros((1, 30, 30), np.float32), np.zeros((30, 30), bool))
     image, start, target = draw_patch(case, (8, 8), Starts(), rng())
@@ -234,6 +250,22 @@ def test_float_probabilities_are_soft_starts(tmp_path: Path) -> None:
         write(tmp_path / folder, "a.mha", values)
     (case,) = load_cases(tmp_path, dims=2)
     np.testing.assert_array_equal(case.starts[0], GREY)
+
+
+def test_grey_predictions_stay_soft_where_one_label_of_several_is_asked_for(tmp_path: Path) -> None:
+    labels = LABEL.astype(np.uint8) * 2
+    for folder, values in (("images", GREY), ("labels", labels), ("predictions/unet", (GREY * 255).astype(np.uint8))):
+        write(tmp_path / folder, "a.mha", values)
+    (case,) = load_cases(tmp_path, dims=2, label=2)
+    np.testing.assert_allclose(case.starts[0], GREY, atol=1 / 255)
+
+
+def test_a_class_that_only_the_prediction_has_does_not_make_it_grey(tmp_path: Path) -> None:
+    predicted = LABEL.astype(np.uint8) * 4
+    for folder, values in (("images", GREY), ("labels", LABEL.astype(np.uint8)), ("predictions/unet", predicted)):
+        write(tmp_path / folder, "a.mha", values)
+    (case,) = load_cases(tmp_path, dims=2)
+    np.testing.assert_array_equal(case.starts[0], LABEL)
 
 
 def test_one_label_of_several_is_taken_if_asked_for(tmp_path: Path) -> None:

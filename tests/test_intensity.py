@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from rnca import intensity
 from rnca.errors import InputError
-from rnca.intensity import match_channels, normalise
+from rnca.intensity import match_channels, network_input, normalise, parse_intensity
 
 KINDS: list[dict[str, Any]] = [
     {"kind": "percentile"},
@@ -164,12 +164,56 @@ def test_large_images_are_sampled_evenly_and_always_the_same(monkeypatch: pytest
         {"kind": "window", "low": 5, "high": 5},
         {"kind": "percentile", "low": 90, "high": 10},
         {"kind": "percentile", "low": -1, "high": 101},
+        {"kind": "local", "sigma": 0},
     ],
     ids=str,
 )
 def test_metadata_that_makes_no_sense_is_refused(spec: dict) -> None:
     with pytest.raises(InputError, match="normalisation"):
         normalise(noise(1, 4, 5), spec)
+
+
+# Local contrast and scales
+
+
+def test_local_contrast_takes_uneven_light_and_contrast_away() -> None:
+    rows, columns = np.mgrid[:128, :128] / 128
+    pattern = np.sin(np.arange(128) * 0.9)[None, :]
+    flat = normalise(np.broadcast_to(pattern, (1, 128, 128)).astype(np.float32), {"kind": "local", "sigma": 10})
+    uneven = (100 * rows + (1 + 2 * columns) * pattern)[None]
+    inside = (slice(None), slice(24, -24), slice(24, -24))
+    np.testing.assert_allclose(normalise(uneven, {"kind": "local", "sigma": 10})[inside], flat[inside], atol=0.2)
+
+
+def test_local_contrast_does_not_make_structure_of_faint_noise() -> None:
+    image = noise(1, 80, 80) * 0.01
+    image[:, :, 40:] *= 1000
+    out = normalise(image, {"kind": "local", "sigma": 4})
+    assert out[:, :, :20].std() < 0.05
+    assert out[:, :, 60:].std() > 0.8
+
+
+def test_scales_add_the_image_blurred_within_the_slice_only() -> None:
+    volume = noise(1, 5, 30, 31)
+    spec = {"kind": "none", "scales": [0, 2]}
+    out = network_input(volume, 2, spec, slice_axis=0)
+    np.testing.assert_array_equal(out[0], volume[0])
+    for index in range(5):
+        np.testing.assert_allclose(out[:, index], network_input(volume[:, index], 2, spec), atol=1e-6)
+    assert out[1].std() < 0.5 * out[0].std()
+    with pytest.raises(InputError, match="3 image channels cannot take 2 scales"):
+        network_input(volume, 3, spec)
+
+
+def test_normalisations_are_read_as_typed() -> None:
+    assert parse_intensity("percentile") == {"kind": "percentile"}
+    assert parse_intensity("local:8", "0,2") == {"kind": "local", "sigma": 8, "scales": [0, 2]}
+    assert parse_intensity("window:-100:240") == {"kind": "window", "low": -100, "high": 240}
+    for text, scales in (("local:x", "0"), ("window:1", "0"), ("unit:3", "0"), ("zscore", "a"), ("zscore", "-1")):
+        with pytest.raises(InputError):
+            parse_intensity(text, scales)
+    with pytest.raises(InputError, match="unknown intensity"):
+        parse_intensity("best")
 
 
 # Channels

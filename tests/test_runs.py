@@ -4,15 +4,19 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from rich.console import Console
 
 from rnca.errors import InputError
-from rnca.runs import Data, export_run, train_run
+from rnca.phantoms import phantom
+from rnca.runs import Data, export_run, gather, train_run
 from rnca.training import Settings
 from rnca.zoo import load_model
 
 NETWORK = {"dims": 2, "image_channels": 1, "hidden": 8}
+QUIET = Console(quiet=True)
 DATA = Data(phantoms=("rings:6",), validation=0.34)
 
 
@@ -20,7 +24,7 @@ def run(folder: Path, iterations: int, seed: int = 0) -> Path:
     settings = Settings(
         iterations=iterations, batch=2, pool=4, patch=24, first=(2, 3), between=(1, 2), precision="float32", seed=seed
     )
-    return train_run(folder, "tiny", DATA, NETWORK, settings, None, "cpu", Console(quiet=True))
+    return train_run(folder, "tiny", DATA, NETWORK, settings, None, "cpu", QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +54,39 @@ def test_validation_is_logged_for_every_kind_of_start(finished: Path) -> None:
 
 def test_a_run_goes_on_in_its_folder_and_only_with_its_own_options(finished: Path) -> None:
     run(finished, 6)
-    iterations = [line.split(",")[0] for line in (finished / "log.csv").read_text(encoding="utf-8").splitlines()[1:]]
-    assert iterations == ["4", "6"]
+    for log in ("log.csv", "validation.csv"):
+        lines = (finished / log).read_text(encoding="utf-8").splitlines()[1:]
+        assert [line.split(",")[0] for line in lines] == ["4", "6"]
     with pytest.raises(InputError, match="other settings"):
         run(finished, 6, seed=1)
+
+
+def write_cases(folder: Path, names: str) -> Path:
+    for name, (image, label) in zip(names, (phantom("rings", (24, 24), n) for n in range(len(names))), strict=True):
+        for part, values in (("images", (image * 255).astype(np.uint8)), ("labels", label.astype(np.uint8))):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / part / f"{name}.png"))
+    return folder
+
+
+def test_with_a_folder_to_validate_on_all_other_cases_are_trained_on(tmp_path: Path) -> None:
+    train, val = write_cases(tmp_path / "train", "abc"), write_cases(tmp_path / "val", "de")
+    training, held = gather(Data(folders=(train,), held=(val,), phantoms=("rings:4",), validation=0.25), 2, 1, 24, 0)
+    assert [case.name for case in training if len(case.name) == 1] == ["a", "b", "c"]
+    assert [case.name for case in held if len(case.name) == 1] == ["d", "e"]
+    assert (len(training), len(held)) == (6, 3)
+
+
+def test_the_model_and_its_children_see_images_as_the_run_did(tmp_path: Path) -> None:
+    spec = {"kind": "local", "sigma": 6.0, "scales": [0.0, 2.0]}
+    data = Data(phantoms=("rings:4",), validation=0.5, intensity=spec, colour="green")
+    settings = Settings(iterations=1, batch=2, pool=2, patch=24, first=(1, 1), between=(1, 1))
+    path = train_run(tmp_path / "a", "a", data, NETWORK | {"image_channels": 2}, settings, None, "cpu", QUIET)
+    other = Data(phantoms=("rings:4",), validation=0.5)
+    child = train_run(tmp_path / "b", "b", other, NETWORK, settings, str(path), "cpu", QUIET)
+    exported = export_run(tmp_path / "b", tmp_path / "c" / "c.ts", "c", "1.0.0", "", "")
+    for model in (path, child, exported):
+        assert (load_model(model).metadata.intensity, load_model(model).metadata.colour) == (spec, "green")
 
 
 def test_export_writes_card_and_metadata_beside_the_archive(finished: Path, tmp_path: Path) -> None:
@@ -76,4 +109,4 @@ def test_export_does_not_replace_another_readme(finished: Path, tmp_path: Path) 
 @pytest.mark.parametrize("phantoms", ["rings", "rings:1", "rings:x"])
 def test_phantoms_are_given_as_kind_and_count(phantoms: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="KIND:COUNT"):
-        train_run(tmp_path, "x", Data(phantoms=(phantoms,)), NETWORK, Settings(), None, "cpu", Console(quiet=True))
+        train_run(tmp_path, "x", Data(phantoms=(phantoms,)), NETWORK, Settings(), None, "cpu", QUIET)

@@ -6,6 +6,7 @@ A folder of cases is laid out as `images/NAME`, `labels/NAME` and, where there a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .defects import damage, generator, soften
 from .errors import InputError
 from .files import list_images, read_image, read_mask
 from .geometry import Grid, as_array, check_same_grid, image_channels, slice_axis
-from .intensity import match_channels, normalise
+from .intensity import network_input
 from .phantoms import phantom
 
 PERCENTILES = {"kind": "percentile", "low": 0.5, "high": 99.5}
@@ -34,6 +35,14 @@ class Case:
 
     def __post_init__(self) -> None:
         self.group = self.group or self.name
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Flat indices of the voxels that are in the label or in one of the starts: where patches are taken."""
+        used = self.label.copy()
+        for start in self.starts:
+            used |= start > 0.5
+        return np.flatnonzero(used)
 
 
 @dataclass(frozen=True)
@@ -68,14 +77,15 @@ def _is_binary(start: NDArray[np.float32]) -> bool:
 
 
 def draw_patch(
-    case: Case, size: Sequence[int], starts: Starts, rng: np.random.Generator
+    case: Case, size: Sequence[int], starts: Starts, rng: np.random.Generator, noise: float = 0.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """A random patch with foreground: image (C, *size), start (*size), target (*size); flips and turns included.
 
-    Where the case is smaller than the patch it is padded with zeros.
+    Where the case is smaller than the patch it is padded with zeros. `noise` is the largest standard deviation of the
+    white noise that is added to the image.
     """
-    places = np.argwhere(case.label)
-    centre = places[rng.integers(len(places))] if len(places) else np.array(case.label.shape) // 2
+    places, shape = case.places, case.label.shape
+    centre = np.unravel_index(places[rng.integers(len(places))], shape) if len(places) else np.array(shape) // 2
     box, pads = [], []
     for c, extent, wanted in zip(centre, case.label.shape, size, strict=True):
         low = int(np.clip(c - rng.integers(wanted // 4, wanted - wanted // 4), 0, max(extent - wanted, 0)))
@@ -85,7 +95,10 @@ def draw_patch(
     label = case.label[where]
     start = starts.draw(label, [s[where] for s in case.starts], rng)
     stack = np.concatenate([case.image[(slice(None), *where)], start[None], label[None].astype(np.float32)])
-    return _split(_augment(np.pad(stack, [(0, 0), *pads]), rng))
+    stack = _augment(np.pad(stack, [(0, 0), *pads]), rng)
+    if noise:
+        stack[:-2] += rng.uniform(0, noise) * rng.standard_normal(stack[:-2].shape, np.float32)
+    return stack[:-2], stack[-2], stack[-1]
 
 
 def _augment(stack: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -101,16 +114,13 @@ def _augment(stack: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np
     return stack
 
 
-def _split(stack: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    return stack[:-2], stack[-2], stack[-1]
-
-
 def load_cases(
     folder: str | Path,
     *,
     dims: int,
     channels: int = 1,
     intensity: Mapping[str, Any] = PERCENTILES,
+    colour: str = "luminance",
     label: int | None = None,
 ) -> list[Case]:
     """Read a folder of cases; volumes become slices for a 2-D model (only those that hold the label).
@@ -135,10 +145,12 @@ def load_cases(
         target = _foreground(as_array(mask), label)
         if target.ndim < dims:
             raise InputError(f"{labels[name]} is {target.ndim}-D: a model for volumes is trained on volumes.")
-        values = normalise(match_channels(image_channels(image, target.shape), channels), intensity)
-        starts = [_start(as_array(read_mask(found[name])), label) for found in known if name in found]
+        axis = slice_axis(Grid.of(mask).spacing, target.shape) if target.ndim > dims else None
+        values = network_input(image_channels(image, target.shape), channels, intensity, colour, axis)
+        classes = np.unique(as_array(mask))
+        starts = [_start(as_array(read_mask(found[name])), label, classes) for found in known if name in found]
         whole = Case(name, values, target, [s for s in starts if s.shape == target.shape])
-        cases += _slices(whole, Grid.of(mask)) if dims == 2 and target.ndim == 3 else [whole]
+        cases += [whole] if axis is None else _slices(whole, axis)
     return cases
 
 
@@ -146,17 +158,19 @@ def _foreground(mask: NDArray[Any], label: int | None) -> NDArray[np.bool_]:
     return mask == label if label is not None else mask != 0
 
 
-def _start(mask: NDArray[Any], label: int | None) -> NDArray[np.float32]:
-    """A float mask in 0..1 is soft, and a grey one (its maximum stands for 1); one with small values is a label map."""
-    if label is None and mask.dtype.kind == "f" and mask.max(initial=0) <= 1:
-        return mask.astype(np.float32)
-    if label is not None or mask.max(initial=0) <= 8:
+def _start(mask: NDArray[Any], label: int | None, classes: NDArray[Any]) -> NDArray[np.float32]:
+    """A label map with the classes of the truth, or up to class 8, becomes 0 and 1; any other mask is grey, soft.
+
+    Float in 0..1 is taken as it is; of 8-bit masks 255 stands for 1, of others the maximum.
+    """
+    soft = mask.dtype.kind == "f" and not np.isin(mask, classes).all()
+    if not soft and (mask.max(initial=0) <= 8 or np.isin(mask, classes).all()):
         return _foreground(mask, label).astype(np.float32)
-    return mask.astype(np.float32) / (255 if mask.dtype == np.uint8 else mask.max())
+    full = 255 if mask.dtype == np.uint8 else 1 if mask.max(initial=0) <= 1 else mask.max()
+    return mask.astype(np.float32) / full
 
 
-def _slices(case: Case, grid: Grid) -> list[Case]:
-    axis = slice_axis(grid.spacing, grid.shape)
+def _slices(case: Case, axis: int) -> list[Case]:
     return [
         Case(
             f"{case.name}_{index}",
@@ -182,7 +196,7 @@ def phantom_cases(
     cases = []
     for index in range(count):
         image, label = phantom(kind, shape, generator(seed * 1_000_003 + index))
-        cases.append(Case(f"{kind}_{index}", normalise(match_channels(image[None], channels), intensity), label))
+        cases.append(Case(f"{kind}_{index}", network_input(image[None], channels, intensity), label))
     return cases
 
 

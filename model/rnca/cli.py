@@ -356,19 +356,33 @@ def train(
     soft: Annotated[
         float, typer.Option(help="Share of starts that stay soft; the others are binary.", min=0, max=1)
     ] = 0.5,
+    severity: Annotated[tuple[float, float], typer.Option(help="Least and greatest severity of the damage, 0..1.")] = (
+        0.1,
+        0.8,
+    ),
     validation: Annotated[float, typer.Option(help="Share of the cases kept for validation.", min=0, max=1)] = 0.2,
+    val: Annotated[
+        list[Path] | None, typer.Option(help="Folder of cases to validate on, instead of a share; may be repeated.")
+    ] = None,
+    intensity: Annotated[
+        str, typer.Option(help="Normalisation: percentile, zscore, local[:SIGMA], window:LOW:HIGH, unit, none.")
+    ] = "percentile",
+    scales: Annotated[str, typer.Option(help="Blurs of the image given to the network, pixels.")] = "0",
+    colour: Annotated[str, typer.Option(help="How colour becomes one channel: luminance or green.")] = "luminance",
     start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model (name or path).")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same run (on the CPU).")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
 ) -> None:
     """Train a model, or go on where a run in the same folder was interrupted."""
+    from .intensity import parse_intensity
     from .runs import Data, train_run
     from .training import Settings, Starts
 
-    starts = Starts(kinds=tuple(kinds.split(",")), clean=clean, given=given, soft=soft)
+    spec = parse_intensity(intensity, scales)
+    starts = Starts(tuple(kinds.split(",")), severity, clean, given, soft)
     settings = Settings(iterations=iterations, batch=batch, patch=patch, seed=seed, starts=starts)
-    data = Data(tuple(cases or ()), tuple(phantoms or ()), label, validation)
-    net = {"dims": dims, "image_channels": channels, "hidden": hidden}
+    data = Data(tuple(cases or ()), tuple(phantoms or ()), label, validation, tuple(val or ()), spec, colour)
+    net = {"dims": dims, "image_channels": channels * len(spec.get("scales", [0])), "hidden": hidden}
     out = console()
     path = train_run(output, name, data, net, settings, start_from, device.value, out)
     out.print(f"{path} written; try it: rnca refine IMAGE MASK -o OUT --model {path}")

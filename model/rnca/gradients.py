@@ -1,12 +1,14 @@
 """Training's fast path: a rollout on alive cells and its exact gradient, by recomputation.
 
 Backpropagation through T dense steps stores T feature volumes. Here a step stores only the rows of the cells
-that were alive; the backward pass puts them back into the table, gathers the neighbourhoods again and
-recomputes the hidden layer. The derivative of "gather the neighbours" is again a gather: what a cell gets is
-the sum over its neighbours' gradients for the place it has in their neighbourhoods (an embedding bag).
+that were alive, and only those that do not skip their update are computed; the backward pass puts the rows
+back into the table, gathers the neighbourhoods again and recomputes the hidden layer. The derivative of "gather
+the neighbours" is again a gather: what a cell gets is the sum over its neighbours' gradients for the place it
+has in their neighbourhoods (an embedding bag).
 `tests/test_gradients.py` proves values and gradients equal to the definition's in float64.
 
-Unlike the engine, every position of the (small) training patch has a row, so no table ever grows.
+Unlike the engine, every position of the (small) training patch has a row, so no table ever grows. Row 0 is
+a corner of the rim, outside the image: what is computed for it fills products up to a round number of rows.
 """
 
 from typing import Any
@@ -17,6 +19,10 @@ from torch import Tensor
 
 from .automaton import RNCA
 from .engine import fold
+
+ROUND = 256
+"""Products have a multiple of this many rows: for each new number oneDNN would prepare a kernel, which takes longer
+than the product itself."""
 
 
 def neighbour_table(batch: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -62,8 +68,9 @@ class AliveRollout(torch.autograd.Function):
             """(P,) bool; the rim of each sample stays dead."""
             return ((pool(visible.view(grid[0], 1, *grid[1:]), 3, 1, 1) > threshold) & (inside > 0)).flatten()
 
-        ctx.table, ctx.near, ctx.patches, ctx.moments, ctx.steps = table, near, patches, moments, []
-        ctx.precision = precision
+        ctx.table, ctx.near, ctx.moments, ctx.steps = table, near, moments, []
+        ctx.precision, ctx.skip = precision, skip
+        patches = ctx.patches = patches.to(precision)
         ctx.save_for_backward(w_state, w_image, w_delta)
         weights = [w.to(precision) for w in (w_state, w_image, w_delta)]
         outputs = []
@@ -71,11 +78,10 @@ class AliveRollout(torch.autograd.Function):
         table = table.clone()
         for step in range(1, moments[-1] + 1):
             rows = living.nonzero().flatten()
-            _, hidden = hidden_layer(table, rows, near, patches, weights)
-            scale = torch.ones([], device=table.device, dtype=table.dtype)
-            if skip > 0:
-                scale = (torch.rand([len(rows), 1], device=table.device, dtype=table.dtype) >= skip) / (1 - skip)
-            new = table[rows] + ((hidden @ weights[2]).to(table.dtype) + delta_bias) * scale
+            acting = _draw_acting(len(rows), skip, table)
+            _, hidden = hidden_layer(table, _round_up(rows[acting]), near, patches, weights)
+            update = ((hidden @ weights[2])[: len(acting)].to(table.dtype) + delta_bias) / (1 - skip)
+            new = table[rows].index_add_(0, acting, update)
             visible = torch.zeros_like(table[:, 0]).index_copy_(0, rows, new[:, 0])
             living = alive(visible)
             kept = living[rows, None]
@@ -83,7 +89,7 @@ class AliveRollout(torch.autograd.Function):
             if step == 1:
                 table.zero_()  # soft values that did not live; later, all that is not zero is in `rows`
             table.index_copy_(0, rows, new)
-            ctx.steps.append((rows, new, scale, kept))
+            ctx.steps.append((rows, acting, new, kept))
             if step in moments:
                 outputs.append(table[:, 0].clone())
         ctx.mark_non_differentiable(table)
@@ -99,41 +105,56 @@ class AliveRollout(torch.autograd.Function):
         at = dict(zip(ctx.moments, grads, strict=False))
         place = torch.empty(len(near), dtype=torch.int64, device=near.device)
         corner = torch.arange(k, device=near.device)
-        most = max(len(rows) for rows, *_ in ctx.steps)
-        d_around = torch.empty([most + 1, len(w_state)], device=near.device, dtype=ctx.precision)
+        most = max(len(acting) for _, acting, *_ in ctx.steps)
+        d_around = torch.empty([most + ROUND, len(w_state)], device=near.device, dtype=ctx.precision)
         table = torch.zeros_like(ctx.table)
-        d_rows = torch.zeros_like(ctx.steps[-1][1])
+        d_rows = torch.zeros_like(ctx.steps[-1][2])
         for step in range(len(ctx.steps), 0, -1):
-            rows, _, scale, kept = ctx.steps[step - 1]
+            rows, acting, _, kept = ctx.steps[step - 1]
             if step in at:
                 d_rows[:, 0] += at[step][rows]
             d_rows = d_rows * kept
-            d_update = d_rows * scale
+            d_update = d_rows[acting] / (1 - ctx.skip)
 
             table.index_fill_(0, rows, 0)
             if step > 1:
-                earlier, before, *_ = ctx.steps[step - 2]
+                earlier, _, before, _ = ctx.steps[step - 2]
                 table.index_copy_(0, earlier, before)
             else:
                 table = ctx.table
-            around, hidden = hidden_layer(table, rows, near, ctx.patches, weights)
-            d_update_low = d_update.to(ctx.precision)
+            sites = _round_up(rows[acting])
+            around, hidden = hidden_layer(table, sites, near, ctx.patches, weights)
+            d_update_low = F.pad(d_update.to(ctx.precision), [0, 0, 0, len(sites) - len(acting)])
             d_bias += d_update.sum(0)
             d_delta += hidden.t() @ d_update_low
             d_hidden = torch.ops.aten.threshold_backward(d_update_low @ weights[2].t(), hidden, 0)
             d_state += around.t() @ d_hidden
-            d_image += ctx.patches[rows].to(ctx.precision).t() @ d_hidden
+            d_image += ctx.patches[sites].t() @ d_hidden
 
             if step > 1:  # gradient of the rows that the step before wrote
-                torch.mm(d_hidden, weights[0].t(), out=d_around[: len(rows)])
-                d_around[len(rows)] = 0  # what a cell that was not alive passes on
-                place.fill_(len(rows))
-                place[rows] = torch.arange(len(rows), device=rows.device)
+                torch.mm(d_hidden, weights[0].t(), out=d_around[: len(sites)])
+                d_around[len(acting)] = 0  # what a cell that did not update passes on
+                place.fill_(len(acting))
+                place[rows[acting]] = torch.arange(len(acting), device=rows.device)
                 # earlier cell q is neighbour j of the cell at q's neighbour k - 1 - j
                 seen_by = place[near[earlier].flip(1)] * k + corner
                 d_earlier = F.embedding_bag(seen_by, d_around.view(-1, table.shape[1]), mode="sum").to(dtype)
+                place.fill_(len(rows))
+                place[rows] = torch.arange(len(rows), device=rows.device)
                 d_rows = d_earlier + F.pad(d_rows, [0, 0, 0, 1])[place[earlier]]
         return d_state, d_image, d_delta, d_bias, *[None] * 8
+
+
+def _draw_acting(count: int, skip: float, like: Tensor) -> Tensor:
+    """Which of `count` alive cells do not skip their update (A.1); the others need no work, here and backwards."""
+    if skip == 0:
+        return torch.arange(count, device=like.device)
+    return (torch.rand([count], device=like.device, dtype=like.dtype) >= skip).nonzero().flatten()
+
+
+def _round_up(rows: Tensor) -> Tensor:
+    """These rows and as many times row 0 as make their number a multiple of `ROUND`."""
+    return F.pad(rows, [0, -len(rows) % ROUND])
 
 
 def hidden_layer(
@@ -142,7 +163,7 @@ def hidden_layer(
     """The neighbourhoods (n, k · K) of these rows and their hidden layer (n, hidden), in the weights' precision."""
     precision = weights[0].dtype
     around = table.to(precision).index_select(0, near.index_select(0, rows).flatten()).view(len(rows), len(weights[0]))
-    hidden = (patches.index_select(0, rows).to(precision) @ weights[1]).addmm_(around, weights[0]).relu_()
+    hidden = (patches.index_select(0, rows) @ weights[1]).addmm_(around, weights[0]).relu_()
     return around, hidden
 
 

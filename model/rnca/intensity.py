@@ -5,24 +5,70 @@ Arrays are channels first, (C, *S) with two or three spatial axes. The metadata'
     {"kind": "percentile", "low": 0.5, "high": 99.5}   these percentiles to 0 and 1, clipped
     {"kind": "zscore"}                                 mean 0, standard deviation 1
     {"kind": "window", "low": -100, "high": 240}       these values to 0 and 1, clipped (CT, Hounsfield units)
+    {"kind": "local", "sigma": 16}                     mean 0 and deviation 1 within about `sigma` voxels, clipped to ±3
     {"kind": "unit"}                                   uint8 / 255, uint16 / 65535, bool and float as they are, clipped
     {"kind": "none"}                                   as they are
+
+Any of them may have `"scales": [0, 2]`: the network then gets each channel blurred by each of these (deviations in
+voxels), so that a cell, which sees 3×3 voxels, sees what lies further as well.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from .errors import InputError
 
+KINDS = ("percentile", "zscore", "window", "local", "unit", "none")
 SAMPLE = 2_000_000
 """Voxels a channel that percentiles, mean and standard deviation are taken from, at most (every n-th one)."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
-def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
+def network_input(
+    channels: np.ndarray, wanted: int, spec: Mapping[str, Any], colour: str = "luminance", slice_axis: int | None = None
+) -> np.ndarray:
+    """An image as a network takes it: its channels matched, normalised, and at every scale; (wanted, *S) float32.
+
+    Args:
+        wanted: channels of the network; those of one image channel at several scales count as several.
+        slice_axis: of (*S), array order, for a network that works on the slices across it: nothing is blurred along it.
+    """
+    scales = spec.get("scales", [0])
+    if wanted % len(scales):
+        raise InputError(f"a network with {wanted} image channels cannot take {len(scales)} scales of each")
+    values = normalise(match_channels(channels, wanted // len(scales), colour), spec, slice_axis)
+    if list(scales) == [0]:
+        return values
+    return np.concatenate([values if s == 0 else _blur(values, s, slice_axis) for s in scales])
+
+
+def parse_intensity(text: str, scales: str = "0") -> dict[str, Any]:
+    """The metadata's entry from what is typed: KIND, `local:SIGMA`, `percentile:LOW:HIGH`, `window:LOW:HIGH`.
+
+    `scales` is a list of numbers with commas; "0" alone, the image as it is, leaves no trace.
+    """
+    kind, *numbers = text.split(":")
+    names = {"local": ["sigma"], "percentile": ["low", "high"], "window": ["low", "high"]}.get(kind, [])
+    try:
+        values = [float(n) for n in numbers]
+        levels = [float(n) for n in scales.split(",")]
+        spec = {"kind": kind, **dict(zip(names, values, strict=bool(values)))}
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} with scales {scales!r} is no normalisation: write percentile, local:16, window:-100:240, zscore,"
+            " unit or none, and scales as 0,2"
+        ) from error
+    if min(levels) < 0:
+        raise InputError(f"the scales are {scales}: give numbers of 0 (no blur) or more, as 0,2")
+    normalise(np.zeros((1, 1, 1), np.uint8), spec)  # says what is wrong with it
+    return spec if levels == [0] else spec | {"scales": levels}
+
+
+def normalise(channels: np.ndarray, spec: Mapping[str, Any], slice_axis: int | None = None) -> np.ndarray:
     """Map the intensities of an image to what a model was trained on.
 
     Statistics are taken per channel over the finite voxels of the whole image given: pass the image, not a crop of it,
@@ -33,6 +79,7 @@ def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     Args:
         channels: (C, *S), of the pixel type the image was stored in (`unit` needs to know it).
         spec: the metadata's entry, see above; `low` and `high` of `percentile` are 0.5 and 99.5 unless given.
+        slice_axis: of (*S): `local` looks no further than the slice.
 
     Returns:
         float32 (C, *S), a new array.
@@ -41,8 +88,10 @@ def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
         InputError: an unknown kind, `low` not below `high`, or `unit` for signed or wider integers.
     """
     kind = spec.get("kind")
-    if kind not in ("percentile", "zscore", "window", "unit", "none"):
-        raise InputError(f"unknown intensity normalisation {kind!r}: use percentile, zscore, window, unit or none")
+    if kind not in ("percentile", "zscore", "window", "local", "unit", "none"):
+        raise InputError(
+            f"unknown intensity normalisation {kind!r}: use percentile, zscore, window, local, unit or none"
+        )
     low, high = _bounds(spec) if kind in ("percentile", "window") else (0.0, 1.0)
     if kind == "unit":
         high = _full_scale(channels.dtype)
@@ -56,11 +105,11 @@ def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
             _scale(channel, sample.mean() if sample.size else 0.0, deviation)
         elif kind == "percentile":
             _scale(channel, *_percentiles(finite, low, high), clip=True)
-        elif kind != "none":
+        elif kind != "none" and kind != "local":
             _scale(channel, low, high - low, clip=True)
         if not finite.size:
             channel[...] = 0
-    return values
+    return _local_contrast(values, float(spec.get("sigma", 16)), slice_axis) if kind == "local" else values
 
 
 def match_channels(channels: np.ndarray, wanted: int, how: str = "luminance") -> np.ndarray:
@@ -92,6 +141,25 @@ def match_channels(channels: np.ndarray, wanted: int, how: str = "luminance") ->
         return channels[1:2]
     grey = np.tensordot(_LUMA, channels.astype(np.float32), 1)[None]
     return grey.astype(channels.dtype) if channels.dtype.kind == "f" else np.rint(grey).astype(channels.dtype)
+
+
+def _local_contrast(values: np.ndarray, sigma: float, slice_axis: int | None) -> np.ndarray:
+    """Each channel less its local mean, over its local deviation; the deviation of flat places is not taken below a
+    quarter of the channel's own mean one, or their noise would look like structure."""
+    if not sigma > 0:
+        raise InputError(f"normalisation local with sigma {sigma}: it is more than 0, in voxels")
+    values -= _blur(values, sigma, slice_axis)
+    deviation = np.sqrt(_blur(values * values, sigma, slice_axis))
+    floor = 0.25 * deviation.mean(tuple(range(1, values.ndim)), keepdims=True)
+    values /= np.maximum(deviation, np.maximum(floor, np.finfo(np.float32).tiny))
+    return np.clip(values, -3, 3, out=values)
+
+
+def _blur(values: np.ndarray, sigma: float, slice_axis: int | None) -> np.ndarray:
+    sigmas = [sigma] * (values.ndim - 1)
+    if slice_axis is not None:
+        sigmas[slice_axis] = 0
+    return ndimage.gaussian_filter(values, [0, *sigmas], mode="nearest", truncate=3)
 
 
 def _bounds(spec: Mapping[str, Any]) -> tuple[float, float]:

@@ -31,7 +31,7 @@ from .geometry import (
     parse_roi,
     slice_axis,
 )
-from .intensity import match_channels, normalise
+from .intensity import network_input
 from .labels import check_mask, pick_labels, soft_start
 from .window import Mask, Window
 from .zoo import as_model
@@ -209,8 +209,10 @@ class _Job:
         if roi is not None:
             self.region = check_roi(parse_roi(roi) if isinstance(roi, str) else roi, self.values.shape)
         self.labels = pick_labels(self.values, label, soft)
-        channels = match_channels(image_channels(image, self.values.shape), meta.image_channels, meta.colour)
-        self.pixels = normalise(channels, meta.intensity)
+        shape = self.values.shape
+        self.axis = slice_axis(self.grid.spacing, shape, meta.slice_axis) if len(shape) > meta.dims else None
+        channels = image_channels(image, shape)
+        self.pixels = network_input(channels, meta.image_channels, meta.intensity, meta.colour, self.axis)
 
     def window(self, value: float) -> Window | None:
         """Where this label is repaired; None if it has no voxel there."""
@@ -221,8 +223,7 @@ class _Job:
         else:
             start = self.values == value
             present, allowed = start, (self.values == 0) | start
-        axis = slice_axis(self.grid.spacing, shape, meta.slice_axis) if len(shape) > meta.dims else None
-        spacing = self.grid.spacing
+        axis, spacing = self.axis, self.grid.spacing
         wanted = spacing
         if meta.resample and meta.spacing is not None:
             model_axes = iter(meta.spacing)

@@ -4,11 +4,12 @@ The run's folder holds `run.json` (data, network, settings), `checkpoint.npz`, `
 `validation.png`, TensorBoard events where `rnca[train]` is installed, and finally `NAME.ts`.
 """
 
+import csv
 import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,25 +39,37 @@ class Data:
     folders: tuple[Path, ...] = ()
     phantoms: tuple[str, ...] = ()  # KIND:COUNT
     label: int | None = None
-    validation: float = 0.2
+    validation: float = 0.2  # share of the groups kept aside where `held` is empty
+    held: tuple[Path, ...] = ()  # folders to validate on; all of `folders` is trained on then
+    intensity: dict[str, Any] = field(default_factory=lambda: dict(PERCENTILES))
+    colour: str = "luminance"
 
 
 def gather(data: Data, dims: int, channels: int, patch: int, seed: int) -> tuple[list[Case], list[Case]]:
-    """(training, validation) cases of all sources, each split by itself."""
-    sources: list[list[Case]] = [
-        load_cases(folder, dims=dims, channels=channels, label=data.label) for folder in data.folders
-    ]
+    """(training, validation) cases of all sources, each split by itself unless there are folders to validate on."""
+
+    def load(folder: Path) -> list[Case]:
+        return load_cases(
+            folder, dims=dims, channels=channels, intensity=data.intensity, colour=data.colour, label=data.label
+        )
+
+    held = [case for folder in data.held for case in load(folder)]
+    sources = [] if held else [load(folder) for folder in data.folders]
+    training = [case for folder in data.folders for case in load(folder)] if held else []
     for text in data.phantoms:
         kind, _, count = text.partition(":")
         if not count.isdigit() or int(count) < 2:
             raise InputError(f"phantoms are given as KIND:COUNT with a count of 2 or more, not as {text!r}.")
-        sources.append(phantom_cases(kind, (patch,) * dims, int(count), seed, channels))
-    if not sources:
+        sources.append(phantom_cases(kind, (patch,) * dims, int(count), seed, channels, data.intensity))
+    for cases in sources:
+        kept, aside = split_cases(cases, data.validation, seed)
+        training += kept
+        held += aside
+    if not training:
         raise InputError(
             "there is nothing to train on: give folders with images/ and labels/, or --phantoms KIND:COUNT."
         )
-    halves = [split_cases(cases, data.validation, seed) for cases in sources]
-    return [c for train_half, _ in halves for c in train_half], [c for _, held in halves for c in held]
+    return training, held
 
 
 def train_run(
@@ -70,21 +83,20 @@ def train_run(
     out: "Console",
 ) -> Path:
     """Train in `folder`, or go on with the run it holds; returns the path of the model."""
+    base = load_model(parent) if parent else None
+    if base:  # what the parent sees, its child sees
+        data = replace(data, intensity=base.metadata.intensity, colour=base.metadata.colour)
     about = {
         "name": name,
-        "data": {**asdict(data), "folders": ["/".join(f.resolve().parts[-2:]) for f in data.folders]},
+        "data": {**asdict(data), "folders": _short(data.folders), "held": _short(data.held)},
         "network": network,
         "settings": asdict(settings),
         "parent": parent,
     }
     about = json.loads(json.dumps(about))
     place = pick_device(device)
-    net = RNCA(**network)
-    lineage = None
-    if parent:
-        base = load_model(parent)
-        net = base.definition
-        lineage = f"{base.metadata.name} {base.metadata.version} {base.sha256}"
+    net = base.definition if base else RNCA(**network)
+    lineage = f"{base.metadata.name} {base.metadata.version} {base.sha256}" if base else None
     training, held = gather(data, net.dims, net.image_channels, settings.patch, settings.seed)
     out.print(
         f"{len(training)} cases to train on, {len(held)} to validate on; {place}, {settings.precision} precision."
@@ -99,13 +111,20 @@ def train_run(
         folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RUN, about | {"lineage": lineage, "command": command_line()})
     trials = make_trials(held, settings.starts, settings.seed)
-    with Watcher(folder, trials, settings.iterations, out) as watcher:
+    with Watcher(folder, trials, trainer, out) as watcher:
         net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
     figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps)) for steps in FINAL_STEPS}
     show(figures, out)
     write_json(folder / "figures.json", figures)
-    metadata = describe(net, name, intensity=PERCENTILES, parent=lineage, training=about, figures=figures)
+    metadata = describe(
+        net, name, intensity=data.intensity, colour=data.colour, parent=lineage, training=about, figures=figures
+    )
     return save_model(net, folder / f"{name}.ts", metadata)
+
+
+def _short(folders: Sequence[Path]) -> list[str]:
+    """The last two parts of each path: enough to know the data by, and nothing about the machine."""
+    return ["/".join(folder.resolve().parts[-2:]) for folder in folders]
 
 
 def command_line() -> str:
@@ -130,14 +149,14 @@ def _check_same_run(folder: Path, about: dict[str, Any]) -> None:
 class Watcher:
     """Progress bar, validation, pictures and TensorBoard of a run."""
 
-    def __init__(self, folder: Path, trials: Sequence[Trial], iterations: int, out: "Console") -> None:
+    def __init__(self, folder: Path, trials: Sequence[Trial], trainer: Trainer, out: "Console") -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.folder, self.trials, self.out = folder, trials, out
         self.bar = Progress(*columns, console=out, transient=True)
-        self.task = self.bar.add_task("training", total=iterations)
-        self.rows: list[dict[str, Any]] = []
+        self.task = self.bar.add_task("training", total=trainer.settings.iterations, completed=trainer.iteration)
+        self.rows = _rows_until(folder / "validation.csv", trainer.iteration)
         self.board = _tensorboard(folder)
 
     def __enter__(self) -> "Watcher":
@@ -176,6 +195,14 @@ class Watcher:
             for name, value in flat.items():
                 self.board.add_scalar(f"validation/{name}", value, trainer.iteration)
             self.board.add_image("before, change, against truth", sheet, trainer.iteration, dataformats="HWC")
+
+
+def _rows_until(path: Path, iteration: int) -> list[dict[str, Any]]:
+    """What a run that goes on has validated before."""
+    if not iteration or not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
 
 
 def _tensorboard(folder: Path) -> Any:
@@ -230,7 +257,8 @@ def export_run(
         version,
         description=description,
         licence=licence,
-        intensity=PERCENTILES,
+        intensity=known.get("data", {}).get("intensity", PERCENTILES),
+        colour=known.get("data", {}).get("colour", "luminance"),
         trained_on=[parse_source(text) for text in sources],
         training={**known, "settings": about["settings"], "iteration": about["iteration"]},
         figures=stored("figures.json"),

@@ -45,6 +45,7 @@ class Settings:
     decay_at: tuple[float, ...] = (0.6, 0.85)  # shares of the iterations after which ...
     decay: float = 0.3  # ... the learning rate is multiplied by this
     weight_decay: float = 1e-4
+    noise: float = 0.04  # largest standard deviation of white noise added to a normalised image
     precision: str = "auto"  # of the matrix products: float32, bfloat16, or what the processor does fast
     seed: int = 0
     starts: Starts = field(default_factory=Starts)
@@ -68,7 +69,7 @@ class Pool:
     """Evolving states with the image and target they belong to; one row a state."""
 
     def __init__(self, cases: Sequence[Case], net: RNCA, settings: Settings, rng: np.random.Generator) -> None:
-        self.cases, self.starts = cases, settings.starts
+        self.cases, self.starts, self.noise = cases, settings.starts, settings.noise
         self.size = (settings.patch,) * net.dims
         # cases weigh by the square root of their size: large ones hold more to learn, small ones are not forgotten
         weights = np.sqrt([max(case.label.sum(), 1) for case in cases])
@@ -83,7 +84,7 @@ class Pool:
     def refresh(self, row: int, rng: np.random.Generator) -> None:
         """Put a newly drawn patch and starting state into a row."""
         case = self.cases[rng.choice(len(self.cases), p=self.weights)]
-        image, start, target = draw_patch(case, self.size, self.starts, rng)
+        image, start, target = draw_patch(case, self.size, self.starts, rng, self.noise)
         self.image[row] = torch.from_numpy(image)
         self.target[row, 0] = torch.from_numpy(target)
         self.state[row] = 0
