@@ -71,7 +71,8 @@ def write_cases(folder: Path, names: str) -> Path:
 
 def test_with_a_folder_to_validate_on_all_other_cases_are_trained_on(tmp_path: Path) -> None:
     train, val = write_cases(tmp_path / "train", "abc"), write_cases(tmp_path / "val", "de")
-    training, held = gather(Data(folders=(train,), held=(val,), phantoms=("rings:4",), validation=0.25), 2, 1, 24, 0)
+    training, held = gather(Data(folders=(train,), held=(val,), phantoms=("rings:4:32",), validation=0.25), 2, 1, 24, 0)
+    assert {case.label.shape for case in training} == {(24, 24), (32, 32)}
     assert [case.name for case in training if len(case.name) == 1] == ["a", "b", "c"]
     assert [case.name for case in held if len(case.name) == 1] == ["d", "e"]
     assert (len(training), len(held)) == (6, 3)
@@ -106,7 +107,7 @@ def test_export_does_not_replace_another_readme(finished: Path, tmp_path: Path) 
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
 
 
-@pytest.mark.parametrize("phantoms", ["rings", "rings:1", "rings:x"])
+@pytest.mark.parametrize("phantoms", ["rings", "rings:1", "rings:x", "rings:4:x", "rings:4:32:2"])
 def test_phantoms_are_given_as_kind_and_count(phantoms: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="KIND:COUNT"):
         train_run(tmp_path, "x", Data(phantoms=(phantoms,)), NETWORK, Settings(), None, "cpu", QUIET)

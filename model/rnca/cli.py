@@ -336,7 +336,7 @@ def train(
         list[Path] | None, typer.Argument(help="Folders with images/ and labels/ (states/, predictions/*/).")
     ] = None,
     phantoms: Annotated[
-        list[str] | None, typer.Option(help="Generated cases KIND:COUNT, e.g. rings:200; may be repeated.")
+        list[str] | None, typer.Option(help="Generated cases KIND:COUNT[:SIZE], e.g. rings:200; may be repeated.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "model",
     dims: Annotated[int, typer.Option(help="2 or 3.")] = 2,

@@ -37,7 +37,7 @@ class Data:
     """Where cases come from."""
 
     folders: tuple[Path, ...] = ()
-    phantoms: tuple[str, ...] = ()  # KIND:COUNT
+    phantoms: tuple[str, ...] = ()  # KIND:COUNT or KIND:COUNT:SIZE; the size is a patch's unless given
     label: int | None = None
     validation: float = 0.2  # share of the groups kept aside where `held` is empty
     held: tuple[Path, ...] = ()  # folders to validate on; all of `folders` is trained on then
@@ -57,10 +57,8 @@ def gather(data: Data, dims: int, channels: int, patch: int, seed: int) -> tuple
     sources = [] if held else [load(folder) for folder in data.folders]
     training = [case for folder in data.folders for case in load(folder)] if held else []
     for text in data.phantoms:
-        kind, _, count = text.partition(":")
-        if not count.isdigit() or int(count) < 2:
-            raise InputError(f"phantoms are given as KIND:COUNT with a count of 2 or more, not as {text!r}.")
-        sources.append(phantom_cases(kind, (patch,) * dims, int(count), seed, channels, data.intensity))
+        kind, count, size = parse_phantoms(text)
+        sources.append(phantom_cases(kind, (size or patch,) * dims, count, seed, channels, data.intensity))
     for cases in sources:
         kept, aside = split_cases(cases, data.validation, seed)
         training += kept
@@ -70,6 +68,16 @@ def gather(data: Data, dims: int, channels: int, patch: int, seed: int) -> tuple
             "there is nothing to train on: give folders with images/ and labels/, or --phantoms KIND:COUNT."
         )
     return training, held
+
+
+def parse_phantoms(text: str) -> tuple[str, int, int]:
+    """KIND:COUNT or KIND:COUNT:SIZE; the size (edge, voxels) is 0 where it is not given."""
+    kind, *numbers = text.split(":")
+    if not (1 <= len(numbers) <= 2 and all(n.isdigit() for n in numbers) and int(numbers[0]) >= 2):
+        raise InputError(
+            f"phantoms are given as KIND:COUNT or KIND:COUNT:SIZE with a count of 2 or more, not as {text!r}."
+        )
+    return kind, int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 0
 
 
 def train_run(
