@@ -278,6 +278,11 @@ def test_one_label_of_several_is_taken_if_asked_for(tmp_path: Path) -> None:
     (every,) = load_cases(tmp_path, dims=2)
     np.testing.assert_array_equal(every.label, labels > 0)
     np.testing.assert_array_equal(every.starts, [labels > 0])
+    each = load_cases(tmp_path, dims=2, label="each")
+    assert [(case.name, case.group) for case in each] == [("a_2", "a"), ("a_3", "a")]
+    for value, case in zip((2, 3), each, strict=True):
+        np.testing.assert_array_equal(case.label, labels == value)
+        np.testing.assert_array_equal(case.starts, [labels == value])
 
 
 def test_a_volume_becomes_the_slices_that_hold_the_label_for_a_2d_model(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,12 +121,12 @@ def load_cases(
     channels: int = 1,
     intensity: Mapping[str, Any] = PERCENTILES,
     colour: str = "luminance",
-    label: int | None = None,
+    label: int | Literal["each"] | None = None,
 ) -> list[Case]:
     """Read a folder of cases; volumes become slices for a 2-D model (only those that hold the label).
 
     Args:
-        label: the value to repair in label maps; None takes every non-zero value.
+        label: the value to repair in label maps; None takes every non-zero value as one, "each" makes a case of each.
 
     Raises:
         InputError: the folder lacks `images` or `labels`, or nothing in them matches by name.
@@ -142,15 +142,18 @@ def load_cases(
     for name in names:
         image, mask = read_image(images[name]), read_mask(labels[name])
         check_same_grid(image, mask)
-        target = _foreground(as_array(mask), label)
-        if target.ndim < dims:
-            raise InputError(f"{labels[name]} is {target.ndim}-D: a model for volumes is trained on volumes.")
-        axis = slice_axis(Grid.of(mask).spacing, target.shape) if target.ndim > dims else None
-        values = network_input(image_channels(image, target.shape), channels, intensity, colour, axis)
-        classes = np.unique(as_array(mask))
-        starts = [_start(as_array(read_mask(found[name])), label, classes) for found in known if name in found]
-        whole = Case(name, values, target, [s for s in starts if s.shape == target.shape])
-        cases += [whole] if axis is None else _slices(whole, axis)
+        truth = as_array(mask)
+        if truth.ndim < dims:
+            raise InputError(f"{labels[name]} is {truth.ndim}-D: a model for volumes is trained on volumes.")
+        axis = slice_axis(Grid.of(mask).spacing, truth.shape) if truth.ndim > dims else None
+        values = network_input(image_channels(image, truth.shape), channels, intensity, colour, axis)
+        classes = np.unique(truth)
+        guesses = [as_array(read_mask(found[name])) for found in known if name in found]
+        for value in classes[classes != 0].tolist() if label == "each" else [label]:
+            starts = [_start(guess, value, classes) for guess in guesses if guess.shape == truth.shape]
+            title = f"{name}_{value}" if label == "each" else name
+            whole = Case(title, values, _foreground(truth, value), starts, group=name)
+            cases += [whole] if axis is None else _slices(whole, axis)
     return cases
 
 

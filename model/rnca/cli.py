@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from enum import Enum
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -167,14 +167,14 @@ def step_bar(out: "Console") -> Iterator[Any]:
         yield lambda step: advance(step.index, step.steps, f"label {step.label:g}: {step.changed} voxels changed")
 
 
-def parse_label(text: str | None) -> int | Literal["all"] | None:
-    """The value of --label."""
-    if text is None or text == "all":
-        return text  # type: ignore[return-value]
+def parse_label(text: str | None, word: str = "all") -> Any:
+    """The value of --label: a number, or the word that stands for all of them."""
+    if text is None or text == word:
+        return text
     try:
         return int(text)
     except ValueError:
-        raise InputError(f"label is {text!r}: give a whole number or all.") from None
+        raise InputError(f"label is {text!r}: give a whole number or {word}.") from None
 
 
 @app.command(epilog="Example: rnca check mask.nii.gz --image image.nii.gz --report check.json")
@@ -343,7 +343,8 @@ def train(
     channels: Annotated[int, typer.Option(help="Image channels.")] = 1,
     hidden: Annotated[int, typer.Option(help="Hidden width.")] = 128,
     label: Annotated[
-        int | None, typer.Option(help="Value to train on in label maps; default: every non-zero one.")
+        str | None,
+        typer.Option(help="Value to train on in label maps, or `each` in cases of its own; default: all as one."),
     ] = None,
     iterations: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 3000,
     batch: Annotated[int, typer.Option(help="States an iteration.", min=1)] = 8,
@@ -381,7 +382,15 @@ def train(
     spec = parse_intensity(intensity, scales)
     starts = Starts(tuple(kinds.split(",")), severity, clean, given, soft)
     settings = Settings(iterations=iterations, batch=batch, patch=patch, seed=seed, starts=starts)
-    data = Data(tuple(cases or ()), tuple(phantoms or ()), label, validation, tuple(val or ()), spec, colour)
+    data = Data(
+        tuple(cases or ()),
+        tuple(phantoms or ()),
+        parse_label(label, "each"),
+        validation,
+        tuple(val or ()),
+        spec,
+        colour,
+    )
     net = {"dims": dims, "image_channels": channels * len(spec.get("scales", [0])), "hidden": hidden}
     out = console()
     path = train_run(output, name, data, net, settings, start_from, device.value, out)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .automaton import RNCA
 from .cards import card, parse_source
@@ -38,7 +38,7 @@ class Data:
 
     folders: tuple[Path, ...] = ()
     phantoms: tuple[str, ...] = ()  # KIND:COUNT or KIND:COUNT:SIZE; the size is a patch's unless given
-    label: int | None = None
+    label: int | Literal["each"] | None = None
     validation: float = 0.2  # share of the groups kept aside where `held` is empty
     held: tuple[Path, ...] = ()  # folders to validate on; all of `folders` is trained on then
     intensity: dict[str, Any] = field(default_factory=lambda: dict(PERCENTILES))
