@@ -193,6 +193,14 @@ def test_loss_is_the_squared_error_summed_over_the_moments(monkeypatch: pytest.M
     assert losses == pytest.approx(seen, rel=1e-6)
 
 
+def test_wrong_pixels_weigh_more_where_the_loss_is_focused() -> None:
+    # An untrained network changes nothing: all that is wrong after the rollout was wrong before it.
+    settings = replace(SHORT, starts=Starts(kinds=("chunks",), clean=0, soft=0), seed=3)
+    plain, focused = (new_trainer(replace(settings, focus=focus)).step() for focus in (0.0, 3.0))
+    assert plain > 0
+    assert focused == pytest.approx(4 * plain, rel=1e-5)
+
+
 def test_the_pool_weighs_cases_by_the_square_root_of_their_size() -> None:
     sizes = [4, 16, 100]
     cases = []

@@ -348,6 +348,7 @@ def train(
     ] = None,
     iterations: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 3000,
     batch: Annotated[int, typer.Option(help="States an iteration.", min=1)] = 8,
+    rate: Annotated[float, typer.Option(help="Learning rate of the first iterations.", min=0)] = 1e-3,
     patch: Annotated[int, typer.Option(help="Edge of a patch, pixels.", min=8)] = 64,
     kinds: Annotated[str, typer.Option(help="Kinds of damage, separated by commas.")] = "mixed",
     clean: Annotated[float, typer.Option(help="Share of starts that are right already.", min=0, max=1)] = 0.15,
@@ -361,6 +362,7 @@ def train(
         0.1,
         0.8,
     ),
+    focus: Annotated[float, typer.Option(help="Extra weight in the loss of pixels that are wrong.", min=0)] = 0.0,
     validation: Annotated[float, typer.Option(help="Share of the cases kept for validation.", min=0, max=1)] = 0.2,
     val: Annotated[
         list[Path] | None, typer.Option(help="Folder of cases to validate on, instead of a share; may be repeated.")
@@ -381,7 +383,9 @@ def train(
 
     spec = parse_intensity(intensity, scales)
     starts = Starts(tuple(kinds.split(",")), severity, clean, given, soft)
-    settings = Settings(iterations=iterations, batch=batch, patch=patch, seed=seed, starts=starts)
+    settings = Settings(
+        iterations=iterations, batch=batch, patch=patch, seed=seed, starts=starts, focus=focus, learning_rate=rate
+    )
     data = Data(
         tuple(cases or ()),
         tuple(phantoms or ()),

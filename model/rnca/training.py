@@ -45,6 +45,7 @@ class Settings:
     decay_at: tuple[float, ...] = (0.6, 0.85)  # shares of the iterations after which ...
     decay: float = 0.3  # ... the learning rate is multiplied by this
     weight_decay: float = 1e-4
+    focus: float = 0.0  # what a pixel that is wrong when an iteration begins weighs in its loss, above 1
     noise: float = 0.04  # largest standard deviation of white noise added to a normalised image
     precision: str = "auto"  # of the matrix products: float32, bfloat16, or what the processor does fast
     seed: int = 0
@@ -130,7 +131,8 @@ class Trainer:
         moments = tuple(int(t) for t in np.cumsum(gaps))
 
         visible, last = rollout(self.net, image, state, moments, precision=s.dtype(self.device))
-        loss = sum(((v - target) ** 2).mean() for v in visible)  # (3)
+        weight = 1 + s.focus * ((state[:, :1] > 0.5) != (target > 0.5))
+        loss = sum((weight * (v - target) ** 2).mean() for v in visible)  # (3)
         assert isinstance(loss, Tensor)
         self.optimizer.zero_grad()
         loss.backward()
