@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from conftest import discs
-from rnca.cases import Case, Starts, draw_patch, load_cases, phantom_cases, split_cases
+from rnca.cases import Case, Starts, choose_box, draw_patch, load_cases, phantom_cases, split_cases
 from rnca.errors import InputError
 
 Array = NDArray[Any]
@@ -179,6 +179,18 @@ def test_patches_show_what_is_in_a_start_and_not_in_the_label_too() -> None:
     case = Case("island", np.zeros((1, 60, 60), np.float32), label, [start])
     shown = [draw_patch(case, (12, 12), ALWAYS_GIVEN, rng(seed))[1:] for seed in range(20)]
     assert {bool(start.any()) for start, _ in shown} == {bool(target.any()) for _, target in shown} == {True, False}
+
+
+@pytest.mark.parametrize("shape", [(60, 50), (20, 30, 25)])
+def test_boxes_have_the_size_asked_for_as_far_as_the_case_goes(shape: tuple[int, ...]) -> None:
+    label = np.zeros(shape, bool)
+    label[tuple(n - 1 for n in shape)] = True  # in the corner: the box must not leave the case
+    case = Case("corner", np.zeros((1, *shape), np.float32), label)
+    for seed in range(10):
+        for size in (8, 27, 100):
+            box = choose_box(case, (size,) * len(shape), rng(seed))
+            assert label[box].any()
+            assert label[box].shape == tuple(min(size, n) for n in shape)
 
 
 def test_noise_is_added_to_the_image_only() -> None:

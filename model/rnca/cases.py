@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .defects import damage, generator, soften
 from .errors import InputError
 from .files import list_images, read_image, read_mask
-from .geometry import Grid, as_array, check_same_grid, image_channels, slice_axis
+from .geometry import Box, Grid, as_array, check_same_grid, image_channels, slice_axis
 from .intensity import network_input
 from .phantoms import phantom
 
@@ -76,6 +76,17 @@ def _is_binary(start: NDArray[np.float32]) -> bool:
     return bool(np.isin(start, (0.0, 1.0)).all())
 
 
+def choose_box(case: Case, size: Sequence[int], rng: np.random.Generator) -> Box:
+    """A box of this size, or as large as the case, somewhere about a voxel of the label or of a start."""
+    places, shape = case.places, case.label.shape
+    centre = np.unravel_index(places[rng.integers(len(places))], shape) if len(places) else np.array(shape) // 2
+    box = []
+    for c, extent, wanted in zip(centre, shape, size, strict=True):
+        low = int(np.clip(c - rng.integers(wanted // 4, wanted - wanted // 4), 0, max(extent - wanted, 0)))
+        box.append(slice(low, min(low + wanted, extent)))
+    return tuple(box)
+
+
 def draw_patch(
     case: Case, size: Sequence[int], starts: Starts, rng: np.random.Generator, noise: float = 0.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -84,14 +95,8 @@ def draw_patch(
     Where the case is smaller than the patch it is padded with zeros. `noise` is the largest standard deviation of the
     white noise that is added to the image.
     """
-    places, shape = case.places, case.label.shape
-    centre = np.unravel_index(places[rng.integers(len(places))], shape) if len(places) else np.array(shape) // 2
-    box, pads = [], []
-    for c, extent, wanted in zip(centre, case.label.shape, size, strict=True):
-        low = int(np.clip(c - rng.integers(wanted // 4, wanted - wanted // 4), 0, max(extent - wanted, 0)))
-        box.append(slice(low, min(low + wanted, extent)))
-        pads.append((0, wanted - (box[-1].stop - low)))
-    where = tuple(box)
+    where = choose_box(case, size, rng)
+    pads = [(0, wanted - (side.stop - side.start)) for side, wanted in zip(where, size, strict=True)]
     label = case.label[where]
     start = starts.draw(label, [s[where] for s in case.starts], rng)
     stack = np.concatenate([case.image[(slice(None), *where)], start[None], label[None].astype(np.float32)])

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from .automaton import RNCA
-from .cases import Case, Starts
+from .cases import Case, Starts, choose_box
 from .defects import generator
 from .engine import compile
 from .metrics import evaluate, summarise
@@ -35,15 +35,22 @@ class Trial:
     truth: NDArray[np.bool_]  # (*S)
 
 
-def make_trials(cases: Sequence[Case], starts: Starts, seed: int, most: int = 64) -> list[Trial]:
-    """A trial of each kind for up to `most` of the cases, evenly chosen; seeded."""
+def make_trials(
+    cases: Sequence[Case], starts: Starts, seed: int, most: int = 64, edges: tuple[int, int] = (256, 64)
+) -> list[Trial]:
+    """A trial of each kind for up to `most` of the cases, evenly chosen; seeded.
+
+    Of a case longer than `edges` (an image's, a volume's) a part of that size is taken: validation is often.
+    """
     rng = generator(seed)
     chosen = [cases[int(i)] for i in np.linspace(0, len(cases) - 1, min(most, len(cases)))]
-    return [
-        Trial(kind, case.image, replace(starts, **shares).draw(case.label, case.starts, rng), case.label)
-        for case in chosen
-        for kind, shares in STARTS.items()
-    ]
+    trials = []
+    for case in chosen:
+        box = choose_box(case, [edges[case.label.ndim - 2]] * case.label.ndim, rng)
+        image, label, given = case.image[(slice(None), *box)], case.label[box], [start[box] for start in case.starts]
+        for kind, shares in STARTS.items():
+            trials.append(Trial(kind, image, replace(starts, **shares).draw(label, given, rng), label))
+    return trials
 
 
 def repair(net: RNCA, trials: Sequence[Trial], steps: int) -> list[NDArray[np.bool_]]:
