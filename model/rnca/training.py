@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -42,8 +42,7 @@ class Settings:
     between: tuple[int, int] = (4, 8)  # updates between further moments
     moments: int = 3
     learning_rate: float = 1e-3
-    decay_at: tuple[float, ...] = (0.6, 0.85)  # shares of the iterations after which ...
-    decay: float = 0.3  # ... the learning rate is multiplied by this
+    last_rate: float = 0.02  # the share of the learning rate that is left at the end of its cosine
     weight_decay: float = 1e-4
     focus: float = 0.0  # what a pixel that is wrong when an iteration begins weighs in its loss, above 1
     noise: float = 0.04  # largest standard deviation of white noise added to a normalised image
@@ -60,8 +59,9 @@ class Settings:
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
-    """Settings from their JSON form (`asdict`)."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    """Settings from their JSON form (`asdict`); what other versions knew beside is left out."""
+    known = {f.name for f in fields(Settings)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
     starts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.pop("starts", {}).items()}
     return Settings(**values, starts=Starts(**starts))
 
@@ -115,9 +115,13 @@ class Trainer:
         self.iteration = 0
 
     def learning_rate(self) -> float:
-        """The rate of the coming iteration: constant, with a few decays."""
-        passed = sum(self.iteration >= share * self.settings.iterations for share in self.settings.decay_at)
-        return self.settings.learning_rate * self.settings.decay**passed
+        """The rate of the coming iteration: half a cosine from the first rate to the last.
+
+        Gradients of norm 1 do not become smaller as the net becomes better: only a small rate lets it come to rest.
+        """
+        s = self.settings
+        share = (1 + math.cos(math.pi * self.iteration / s.iterations)) / 2
+        return s.learning_rate * (s.last_rate + (1 - s.last_rate) * share)
 
     def step(self) -> float:
         """One iteration; returns the loss, summed over the moments."""

@@ -22,7 +22,18 @@ STARTS: dict[str, dict[str, Any]] = {
 }
 """From soft states, from binary ones, and from masks that are right already (harm)."""
 
-SHOWN = ("dice", "cldice", "betti0_error", "betti1_error", "betti2_error", "topology_right", "repaired", "harmed")
+SHOWN = (
+    "before_dice",
+    "dice",
+    "before_cldice",
+    "cldice",
+    "betti0_error",
+    "betti1_error",
+    "betti2_error",
+    "topology_right",
+    "repaired",
+    "harmed",
+)
 
 
 @dataclass(frozen=True)
