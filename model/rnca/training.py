@@ -44,7 +44,7 @@ class Settings:
     learning_rate: float = 1e-3
     last_rate: float = 0.02  # the share of the learning rate that is left at the end of its cosine
     weight_decay: float = 1e-4
-    focus: float = 0.0  # what a pixel that is wrong when an iteration begins weighs in its loss, above 1
+    focus: float = 0.0  # what a pixel that is wrong when an iteration begins weighs above 1; falls to 0 with the rate
     noise: float = 0.04  # largest standard deviation of white noise added to a normalised image
     precision: str = "auto"  # of the matrix products: float32, bfloat16, or what the processor does fast
     seed: int = 0
@@ -114,14 +114,17 @@ class Trainer:
         self.pool = Pool(cases, net, settings, self.rng)
         self.iteration = 0
 
+    def to_come(self) -> float:
+        """Half a cosine over the run, from 1 to 0."""
+        return (1 + math.cos(math.pi * self.iteration / self.settings.iterations)) / 2
+
     def learning_rate(self) -> float:
-        """The rate of the coming iteration: half a cosine from the first rate to the last.
+        """The rate of the coming iteration.
 
         Gradients of norm 1 do not become smaller as the net becomes better: only a small rate lets it come to rest.
         """
-        s = self.settings
-        share = (1 + math.cos(math.pi * self.iteration / s.iterations)) / 2
-        return s.learning_rate * (s.last_rate + (1 - s.last_rate) * share)
+        last = self.settings.last_rate
+        return self.settings.learning_rate * (last + (1 - last) * self.to_come())
 
     def step(self) -> float:
         """One iteration; returns the loss, summed over the moments."""
@@ -135,7 +138,7 @@ class Trainer:
         moments = tuple(int(t) for t in np.cumsum(gaps))
 
         visible, last = rollout(self.net, image, state, moments, precision=s.dtype(self.device))
-        weight = 1 + s.focus * ((state[:, :1] > 0.5) != (target > 0.5))
+        weight = 1 + s.focus * self.to_come() * ((state[:, :1] > 0.5) != (target > 0.5))
         loss = sum((weight * (v - target) ** 2).mean() for v in visible)  # (3)
         assert isinstance(loss, Tensor)
         self.optimizer.zero_grad()
