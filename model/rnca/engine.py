@@ -80,7 +80,7 @@ class Engine(nn.Module):
     OUTSIDE: Final[int] = 0  # two slots that stay zero ...
     MISSING: Final[int] = 1
     FIRST: Final[int] = 2  # ... and the first that is a cell
-    CHUNK: Final[int] = 4096  # cells a float32 product on a CPU: its operands stay in the L2 cache
+    CHUNK: Final[int] = 4096  # cells a product on a CPU: its operands stay in the L2 cache
     CHUNK_CUDA: Final[int] = 1 << 17
 
     w_state: Tensor
@@ -176,7 +176,7 @@ class Engine(nn.Module):
         count = self.recount(count, above, before, near)
         alive = count > 0
         known = new.size(0)
-        new *= (cells.alive & alive[:known]).unsqueeze(1)
+        new *= (cells.alive & alive[:known]).to(torch.float32).unsqueeze(1)  # far slower with bool
         flipped = ((new[:, 0] > 0.5) != (cells.state[:, 0] > 0.5)).nonzero().flatten()
         changed = self.unpad(where.index_select(0, flipped), cells.shape)
         if where.size(0) > known:
@@ -222,11 +222,6 @@ class Engine(nn.Module):
         if stochastic:
             out *= (torch.rand([out.size(0), 1], device=out.device) >= self.skip) / (1 - self.skip)
         return out
-
-    def low_relu(self, hidden: Tensor) -> Tensor:
-        """ReLU of bfloat16: its sign is the sign of its bits as an integer, which vectorises without conversions."""
-        bits = torch.view_copy(hidden, dtype=torch.int16)
-        return torch.view_copy(bits.clamp_min_(0), dtype=torch.bfloat16)
 
     def recount(self, count: Tensor, above: Tensor, before: Tensor, near: Tensor) -> Tensor:
         """Neighbours above α, from what they were and the cells that came to be above it or ceased to."""
@@ -282,7 +277,7 @@ class Engine(nn.Module):
         slot[where[old:]] = slots
         out = torch.empty([where.size(0), k], dtype=torch.int32, device=where.device)
         out[:old] = near
-        chunk = self.chunk(where, torch.float32)
+        chunk = self.CHUNK_CUDA if where.is_cuda else self.CHUNK
         for first in range(old, where.size(0), chunk):
             around = where[first : first + chunk].unsqueeze(1) + offsets
             out[first : first + chunk] = slot.index_select(0, around.flatten()).view(around.shape)
@@ -298,7 +293,7 @@ class Engine(nn.Module):
     ) -> None:
         """Append the image's share of the hidden layer at these positions, (len(where), hidden)."""
         offsets = self.offsets(shape, where.device)
-        chunk = self.chunk(where, precision)
+        chunk = self.CHUNK_CUDA if where.is_cuda else self.CHUNK
         for first in range(0, where.size(0), chunk):
             around = (where[first : first + chunk].unsqueeze(1) + offsets).flatten()
             if self.image_channels == 1:
@@ -310,17 +305,11 @@ class Engine(nn.Module):
 
     def append(self, drive: list[Tensor], rows: Tensor) -> None:
         """Append rows to a list of chunks: all but the last are full."""
-        chunk = self.chunk(rows, rows.dtype)
+        chunk = self.CHUNK_CUDA if rows.is_cuda else self.CHUNK
         if len(drive) > 0 and drive[-1].size(0) < chunk:
             rows = torch.cat([drive.pop(), rows])
         for first in range(0, rows.size(0), chunk):
             drive.append(rows[first : first + chunk])
-
-    def chunk(self, like: Tensor, precision: torch.dtype) -> int:
-        """Cells a product."""
-        if like.is_cuda:
-            return self.CHUNK_CUDA
-        return self.CHUNK if precision == torch.float32 else 2 * self.CHUNK  # as many bytes
 
     def empty_slots(self, shape: list[int], device: torch.device) -> Tensor:
         """(P,) int32: no position has a slot."""
