@@ -37,8 +37,8 @@ class Cells(NamedTuple):
     drive: list[Tensor]  # (m, hidden) each, n rows in all: the image's share of the hidden layer, in chunks
     state: Tensor  # (n, K) float32
     above: Tensor  # (n,) bool: exceeds α
-    count: Tensor  # (n,) int32: how many of its neighbours, itself among them, exceed α
-    alive: Tensor  # (n,) bool: count is not zero
+    crowd: Tensor  # (n,) int32: how many of its neighbours, itself among them, exceed α
+    alive: Tensor  # (n,) bool: crowd is not zero
     spread: Tensor  # (n,) bool: all neighbours inside the image have slots
     changed: Tensor  # (c,) int64: flat indices into (B, *S) whose binary value (> 0.5) the last step changed
 
@@ -162,7 +162,7 @@ class Engine(nn.Module):
         new += cells.state
         above = (new[:, 0] > self.threshold) & cells.alive
         where, near, drive, before, spread = cells.where, cells.near, cells.drive, cells.above, cells.spread
-        count = cells.count
+        count = cells.crowd
         fresh = above & ~spread
         if bool(fresh.any()):
             added = self.missing_near(where[fresh], cells.slot, cells.shape)
@@ -237,7 +237,7 @@ class Engine(nn.Module):
         keep = cells.alive.clone()
         keep[: self.FIRST] = True
         rows = keep.nonzero().flatten()
-        number = torch.full_like(cells.count, self.MISSING)
+        number = torch.full_like(cells.crowd, self.MISSING)
         number[rows] = torch.arange(rows.size(0), dtype=torch.int32, device=rows.device)
         slot, where = cells.slot, cells.where.index_select(0, rows)
         slot[cells.where[~keep]] = self.MISSING
@@ -258,7 +258,7 @@ class Engine(nn.Module):
             drive,
             cells.state.index_select(0, rows),
             above,
-            cells.count.index_select(0, rows),
+            cells.crowd.index_select(0, rows),
             cells.alive.index_select(0, rows),
             above,  # of the others, neighbours may be gone
             cells.changed,

@@ -9,7 +9,8 @@ Arrays are channels first, (C, *S) with two or three spatial axes. The metadata'
     {"kind": "none"}                                   as they are
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,20 @@ from .errors import InputError
 SAMPLE = 2_000_000
 """Voxels a channel that percentiles, mean and standard deviation are taken from, at most (every n-th one)."""
 
+SLAB = 1 << 16
+"""Voxels worked on at a time: they stay in the processor's cache."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What `normalise` does to one channel: (value - zero) / unit, and what becomes of the rest."""
+
+    zero: float
+    unit: float  # 0: everything becomes 0
+    clip: bool
+    fill: float | None  # takes the place of NaN and infinite values; None: there are none
 
 
 def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
@@ -40,27 +54,51 @@ def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     Raises:
         InputError: an unknown kind, `low` not below `high`, or `unit` for signed or wider integers.
     """
+    return scale(channels, scalings(channels, spec))
+
+
+def scalings(channels: np.ndarray, spec: Mapping[str, Any]) -> list[Scaling]:
+    """The first half of `normalise`: what it does to each channel, from a look at the whole image, without a copy."""
     kind = spec.get("kind")
     if kind not in ("percentile", "zscore", "window", "unit", "none"):
         raise InputError(f"unknown intensity normalisation {kind!r}: use percentile, zscore, window, unit or none")
     low, high = _bounds(spec) if kind in ("percentile", "window") else (0.0, 1.0)
     if kind == "unit":
         high = _full_scale(channels.dtype)
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite and is replaced below
-        values = np.array(channels, np.float32, order="C")
-    for channel in values:
-        finite = _replace_non_finite(channel)
-        if kind == "zscore":
-            sample = _every_nth(finite).astype(np.float64)
-            deviation = sample.std() if sample.size else 0.0
-            _scale(channel, sample.mean() if sample.size else 0.0, deviation)
+    out = []
+    for channel in channels:
+        values, fill = _finite(channel)
+        if not values.size:
+            out.append(Scaling(0.0, 0.0, False, 0.0))
+        elif kind == "zscore":
+            sample = _every_nth(values).astype(np.float64)
+            out.append(Scaling(float(sample.mean()), float(sample.std()), False, fill))
         elif kind == "percentile":
-            _scale(channel, *_percentiles(finite, low, high), clip=True)
-        elif kind != "none":
-            _scale(channel, low, high - low, clip=True)
-        if not finite.size:
-            channel[...] = 0
-    return values
+            out.append(Scaling(*_percentiles(values, low, high), True, fill))
+        else:
+            out.append(Scaling(low, high - low, kind != "none", fill))
+    return out
+
+
+def scale(channels: np.ndarray, how: Sequence[Scaling]) -> np.ndarray:
+    """The second half of `normalise`: (C, *S), the image or a part of it -> float32 (C, *S), a new array."""
+    out = np.empty(channels.shape, np.float32)
+    for channel, to, by in zip(channels, out, how, strict=True):
+        factor = np.float32(1 / by.unit if by.unit > np.finfo(np.float32).tiny else 0)
+        slab = max(1, SLAB * len(to) // max(to.size, 1))
+        for first in range(0, len(to), slab):
+            source, part = channel[first : first + slab], to[first : first + slab]
+            with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite and is replaced
+                part[...] = source
+            if by.fill is not None:
+                part[~np.isfinite(part)] = by.fill
+            if by.zero:
+                part -= np.float32(by.zero)
+            if factor != 1:
+                part *= factor
+            if by.clip:
+                np.clip(part, 0, 1, out=part)
+    return out
 
 
 def match_channels(channels: np.ndarray, wanted: int, how: str = "luminance") -> np.ndarray:
@@ -112,15 +150,17 @@ def _full_scale(dtype: np.dtype) -> float:
     raise InputError(f"this model takes 8-bit, 16-bit unsigned or float (0..1) images, not {dtype}: convert the image")
 
 
-def _replace_non_finite(channel: np.ndarray) -> np.ndarray:
-    """Put the smallest finite value where there is none, in place; return the finite values, flat."""
-    flat = channel.reshape(-1)
+def _finite(channel: np.ndarray) -> tuple[np.ndarray, float | None]:
+    """The finite values of a channel, flat, and the smallest of them if there are others."""
+    if channel.dtype.kind != "f":
+        return channel.reshape(-1), None
+    with np.errstate(over="ignore"):
+        flat = channel.astype(np.float32, copy=False).reshape(-1)
     good = np.isfinite(flat)
     if good.all():
-        return flat
+        return flat, None
     finite = flat[good]
-    flat[~good] = finite.min() if finite.size else 0
-    return finite
+    return finite, float(finite.min()) if finite.size else 0.0
 
 
 def _every_nth(flat: np.ndarray) -> np.ndarray:
@@ -131,17 +171,7 @@ def _every_nth(flat: np.ndarray) -> np.ndarray:
 
 def _percentiles(finite: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """The lower percentile and the distance to the upper one; of the extremes where the percentiles coincide."""
-    if not finite.size:
-        return 0.0, 0.0
-    bottom, top = np.percentile(_every_nth(finite), (low, high))
+    bottom, top = np.percentile(_every_nth(finite).astype(np.float32, copy=False), (low, high))
     if not bottom < top:  # nearly everything has one value: a few bright vessels on black
         bottom, top = finite.min(), finite.max()
     return float(bottom), float(top) - float(bottom)
-
-
-def _scale(channel: np.ndarray, zero: float, unit: float, clip: bool = False) -> None:
-    """(channel - zero) / unit in place; 0 everywhere where `unit` is 0."""
-    channel -= np.float32(zero)
-    channel *= np.float32(1 / unit if unit > np.finfo(np.float32).tiny else 0)
-    if clip:
-        np.clip(channel, 0, 1, out=channel)
