@@ -128,7 +128,7 @@ class Engine(nn.Module):
         shape = [int(size) for size in mask.shape[:1] + mask.shape[2:]]
         slot = self.empty_slots(shape, mask.device)
         flat = mask.flatten()
-        live = flat > self.threshold
+        live = flat if mask.dtype == torch.bool else flat > self.threshold
         wanted = self.dilate(self.pad(live.nonzero().flatten(), shape), slot, shape)
         if mask.is_floating_point():
             # A soft value that does not live is still seen by its alive neighbours in the first step.
@@ -144,10 +144,10 @@ class Engine(nn.Module):
         zeros = torch.zeros([self.FIRST], dtype=torch.int64, device=mask.device)
         where = torch.cat([zeros - self.offsets(shape, mask.device)[0], wanted])  # of the first two: any inside
         none = torch.zeros([self.FIRST, self.neighbours], dtype=torch.int32, device=mask.device)
-        near = self.link(slot, where, none, shape)
         image = F.pad(image, [1, 1] * self.dims).movedim(1, -1).flatten(0, -2)
-        drive: list[Tensor] = []
-        self.extend_drive(drive, image, where, shape, torch.bfloat16 if low else torch.float32)
+        no_drive = torch.zeros([self.FIRST, self.hidden], device=mask.device)
+        drive = [no_drive.to(torch.bfloat16 if low else torch.float32)]
+        near = self.link(slot, where, none, shape, image, drive)
         state = torch.zeros([where.size(0), self.state_channels], device=mask.device)
         state[self.FIRST :, 0] = flat[self.unpad(wanted, shape)].to(torch.float32)
         above = state[:, 0] > self.threshold
@@ -167,9 +167,8 @@ class Engine(nn.Module):
         if bool(fresh.any()):
             added = self.missing_near(where[fresh], cells.slot, cells.shape)
             where = torch.cat([where, added])
-            near = self.link(cells.slot, where, near, cells.shape)
             drive = drive[:]
-            self.extend_drive(drive, cells.image, added, cells.shape, drive[0].dtype)
+            near = self.link(cells.slot, where, near, cells.shape, cells.image, drive)
             rows = [0, added.size(0)]
             above, before, count = F.pad(above, rows), F.pad(before, rows), F.pad(count, rows)
             spread = F.pad(spread | fresh, rows)
@@ -269,8 +268,10 @@ class Engine(nn.Module):
         around = (where.unsqueeze(1) + self.offsets(shape, where.device)).flatten()
         return torch.unique(around[slot[around] == self.MISSING])
 
-    def link(self, slot: Tensor, where: Tensor, near: Tensor, shape: list[int]) -> Tensor:
-        """Give the positions that have no row in `near` yet a slot, and return `near` with their rows."""
+    def link(
+        self, slot: Tensor, where: Tensor, near: Tensor, shape: list[int], image: Tensor, drive: list[Tensor]
+    ) -> Tensor:
+        """Give the positions that have no row in `near` yet a slot; `near` with their rows, and `drive` gets theirs."""
         offsets = self.offsets(shape, where.device)
         old, k = near.size(0), offsets.size(0)
         slots = torch.arange(old, where.size(0), dtype=torch.int32, device=where.device)
@@ -278,30 +279,24 @@ class Engine(nn.Module):
         out = torch.empty([where.size(0), k], dtype=torch.int32, device=where.device)
         out[:old] = near
         chunk = self.CHUNK_CUDA if where.is_cuda else self.CHUNK
-        for first in range(old, where.size(0), chunk):
-            around = where[first : first + chunk].unsqueeze(1) + offsets
-            out[first : first + chunk] = slot.index_select(0, around.flatten()).view(around.shape)
+        buffer = torch.empty([min(chunk, where.size(0) - old), k], dtype=torch.int64, device=where.device)
+        first = old
+        while first < where.size(0):
+            places = where[first : first + chunk - drive[-1].size(0) % chunk]  # what its last chunk has room for
+            torch.add(places.unsqueeze(1), offsets, out=buffer[: places.size(0)])
+            around = buffer[: places.size(0)].flatten()
+            out[first : first + places.size(0)] = slot.index_select(0, around).view(-1, k)
+            # (a row at a time is slow for rows of one number)
+            patch = image.flatten() if self.image_channels == 1 else image
+            patch = patch.index_select(0, around).view(places.size(0), -1)
+            self.append(drive, torch.addmm(self.w_bias, patch, self.w_image).to(drive[0].dtype))
+            first += places.size(0)
         if old > self.FIRST:  # an older neighbour sees the new cell in the opposite direction
             seen = out[old:]
             pairs = ((seen >= self.FIRST) & (seen < old)).flatten().nonzero().flatten()
             place = seen.flatten().index_select(0, pairs).long() * k + (k - 1 - pairs % k)
             out.view(-1)[place] = slots[pairs.div(k, rounding_mode="floor")]
         return out
-
-    def extend_drive(
-        self, drive: list[Tensor], image: Tensor, where: Tensor, shape: list[int], precision: torch.dtype
-    ) -> None:
-        """Append the image's share of the hidden layer at these positions, (len(where), hidden)."""
-        offsets = self.offsets(shape, where.device)
-        chunk = self.CHUNK_CUDA if where.is_cuda else self.CHUNK
-        for first in range(0, where.size(0), chunk):
-            around = (where[first : first + chunk].unsqueeze(1) + offsets).flatten()
-            if self.image_channels == 1:
-                patch = image.flatten().index_select(0, around)
-            else:
-                patch = image.index_select(0, around)
-            patch = patch.view(-1, self.neighbours * self.image_channels)
-            self.append(drive, torch.addmm(self.w_bias, patch, self.w_image).to(precision))
 
     def append(self, drive: list[Tensor], rows: Tensor) -> None:
         """Append rows to a list of chunks: all but the last are full."""
@@ -313,11 +308,10 @@ class Engine(nn.Module):
 
     def empty_slots(self, shape: list[int], device: torch.device) -> Tensor:
         """(P,) int32: no position has a slot."""
-        slot = torch.full([shape[0]] + [size + 2 for size in shape[1:]], self.OUTSIDE, dtype=torch.int32, device=device)
-        inside = slot
+        slot = torch.full([shape[0]] + [size + 2 for size in shape[1:]], self.MISSING, dtype=torch.int32, device=device)
         for axis in range(1, len(shape)):
-            inside = inside.narrow(axis, 1, shape[axis])
-        inside.fill_(self.MISSING)
+            slot.narrow(axis, 0, 1).fill_(self.OUTSIDE)
+            slot.narrow(axis, shape[axis] + 1, 1).fill_(self.OUTSIDE)
         return slot.flatten()
 
     def dilate(self, positions: Tensor, slot: Tensor, shape: list[int]) -> Tensor:

@@ -39,8 +39,8 @@ from .zoo import as_model
 
 Reason: TypeAlias = Literal["steps", "converged", "empty"]
 
-STILL = 0.01
-"""A state whose numbers all move by less than this in a step has come to rest."""
+EARLIEST = 16
+"""Updates before which a mask does not count as converged: the state may move for some before the mask shows it."""
 
 
 @dataclass
@@ -106,8 +106,8 @@ def stream(
             inside is the same as without it.
         soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
         device: "auto", "cpu" or "cuda".
-        patience: end early when the mask has not changed for this many steps and the automaton's state has come to
-            rest too (`STILL`): it may prepare a change for a while before the mask shows it; 0 never.
+        patience: end early when the mask has not changed for this many steps, but not before step 16 (`EARLIEST`): the
+            automaton takes some steps until what it prepares is seen in the mask. 0 never.
         bfloat16: matrix products in bfloat16: faster, not bit-identical; default as the model was compiled.
 
     Yields:
@@ -136,13 +136,15 @@ def _steps(job: "_Job", patience: int, bfloat16: bool | None, started: float) ->
             yield step
             continue
         quiet = 0
-        for index, moved in enumerate(window.unroll(job.model.module, job.steps, bfloat16, once=True), start=1):
-            quiet = 0 if moved.changed else quiet + 1
+        for index, (changed, box) in enumerate(
+            window.unroll(job.model.module, job.steps, bfloat16, once=True), start=1
+        ):
+            quiet = 0 if changed else quiet + 1
             reason: Reason | None = "steps" if index == job.steps else None
-            if patience and quiet >= patience and moved.most() < STILL:
+            if patience and quiet >= patience and index >= EARLIEST:
                 reason = "converged"
             write = partial(job.write, job.values, value, window, window.now.copy())
-            step = Step(index, job.steps, value, moved.changed, moved.box, _since(started), reason, write)
+            step = Step(index, job.steps, value, changed, box, _since(started), reason, write)
             yield step
             if reason:
                 break

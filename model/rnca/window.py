@@ -1,10 +1,9 @@
 """The part of a volume that a rollout works on, laid out for the engine."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -39,20 +38,6 @@ class Low:
         return centres_between(self.low_box, self.low_shape, self.box, self.shape)
 
 
-class Moved(NamedTuple):
-    """What a step did."""
-
-    changed: int  # voxels of the mask
-    box: Box | None  # around them in the whole mask
-    most: Callable[[], float]  # the largest change of a number of the state; computed when asked for
-
-
-def _moved(before: Any, after: Any) -> float:
-    if before.state.shape != after.state.shape or not torch.equal(before.where, after.where):
-        return math.inf
-    return float((after.state - before.state).abs().amax())
-
-
 class Window:
     """The part of a volume that a rollout works on, laid out for the engine."""
 
@@ -84,8 +69,11 @@ class Window:
 
     def unroll(
         self, module: Any, steps: int, bfloat16: bool | None = None, *, stochastic: bool = False, once: bool = False
-    ) -> Iterator[Moved]:
-        """Update `now`, step by step. With `once` the window lets go of the image, of which the engine has its own."""
+    ) -> Iterator[tuple[int, Box | None]]:
+        """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask.
+
+        With `once` the window lets go of its image: the engine has its own, and there is no other rollout.
+        """
         low_now = None if self.low_before is None else self.low_before.copy()
         with torch.inference_mode():
             precision = () if bfloat16 is None else (bfloat16,)
@@ -93,7 +81,6 @@ class Window:
         if once:
             self.image = None
         for _ in range(steps):
-            before = cells
             with torch.inference_mode():
                 cells = module.step(cells, stochastic)
             flips = cells.changed.cpu().numpy()
@@ -113,7 +100,7 @@ class Window:
                     slice(b.start + int(p.min()), b.start + int(p.max()) + 1)
                     for b, p in zip(self.box, places, strict=True)
                 )
-            yield Moved(len(places[0]), box, partial(_moved, before, cells))
+            yield len(places[0]), box
 
     def _flip(self, mask: Mask, flips: NDArray[np.int64], writable: Mask | None) -> tuple[NDArray[np.int64], ...]:
         """Flip the engine's flat indices in a mask (array order), where writable; returns their places."""
