@@ -275,22 +275,27 @@ class Engine(nn.Module):
         offsets = self.offsets(shape, where.device)
         old, k = near.size(0), offsets.size(0)
         slots = torch.arange(old, where.size(0), dtype=torch.int32, device=where.device)
-        slot[where[old:]] = slots
+        added = where[old:]
+        slot[added] = slots
         out = torch.empty([where.size(0), k], dtype=torch.int32, device=where.device)
         out[:old] = near
         chunk = self.CHUNK_CUDA if where.is_cuda else self.CHUNK
-        buffer = torch.empty([min(chunk, where.size(0) - old), k], dtype=torch.int64, device=where.device)
-        first = old
-        while first < where.size(0):
-            places = where[first : first + chunk - drive[-1].size(0) % chunk]  # what its last chunk has room for
+        buffer = torch.empty([min(chunk, added.size(0)), k], dtype=torch.int64, device=where.device)
+        driven = torch.empty([added.size(0), self.hidden], dtype=drive[0].dtype, device=where.device)
+        for first in range(0, added.size(0), chunk):
+            places = added[first : first + chunk]
+            last = first + places.size(0)
             torch.add(places.unsqueeze(1), offsets, out=buffer[: places.size(0)])
             around = buffer[: places.size(0)].flatten()
-            out[first : first + places.size(0)] = slot.index_select(0, around).view(-1, k)
+            out[old + first : old + last] = slot.index_select(0, around).view(-1, k)
             # (a row at a time is slow for rows of one number)
             patch = image.flatten() if self.image_channels == 1 else image
             patch = patch.index_select(0, around).view(places.size(0), -1)
-            self.append(drive, torch.addmm(self.w_bias, patch, self.w_image).to(drive[0].dtype))
-            first += places.size(0)
+            if driven.dtype == torch.float32:
+                torch.addmm(self.w_bias, patch, self.w_image, out=driven[first:last])
+            else:
+                driven[first:last] = torch.addmm(self.w_bias, patch, self.w_image)
+        self.append(drive, driven)
         if old > self.FIRST:  # an older neighbour sees the new cell in the opposite direction
             seen = out[old:]
             pairs = ((seen >= self.FIRST) & (seen < old)).flatten().nonzero().flatten()
@@ -301,10 +306,12 @@ class Engine(nn.Module):
     def append(self, drive: list[Tensor], rows: Tensor) -> None:
         """Append rows to a list of chunks: all but the last are full."""
         chunk = self.CHUNK_CUDA if rows.is_cuda else self.CHUNK
+        first = 0
         if len(drive) > 0 and drive[-1].size(0) < chunk:
-            rows = torch.cat([drive.pop(), rows])
-        for first in range(0, rows.size(0), chunk):
-            drive.append(rows[first : first + chunk])
+            first = chunk - drive[-1].size(0)
+            drive.append(torch.cat([drive.pop(), rows[:first]]))
+        for start in range(first, rows.size(0), chunk):
+            drive.append(rows[start : start + chunk])
 
     def empty_slots(self, shape: list[int], device: torch.device) -> Tensor:
         """(P,) int32: no position has a slot."""
