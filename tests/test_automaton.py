@@ -327,3 +327,9 @@ def test_evaluation_is_deterministic_and_training_without_skips_equals_it() -> N
     net.skip = 0.5
     assert not torch.equal(net(image, mask, 9), expected)
     assert torch.equal(net.eval()(image, mask, 9), expected)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 0.6, float("nan")])
+def test_a_threshold_that_would_not_let_the_mask_live_is_refused(threshold: float) -> None:
+    with pytest.raises(InputError, match=r"alive_threshold.*0 to 0\.5"):
+        RNCA(alive_threshold=threshold)

@@ -112,7 +112,7 @@ def test_equals_the_definition_at_the_default_width(dims: int) -> None:
 @both_dims
 def test_more_cells_than_fit_one_chunk_equal_the_definition(dims: int) -> None:
     shape = {2: (90, 95), 3: (20, 21, 22)}[dims]
-    assert np.prod(shape) > 2 * Engine.CHUNK_CPU
+    assert np.prod(shape) > 2 * Engine.CHUNK
     net, image, mask = random_net(1, dims), noise(1, 1, *shape), make_mask("dense", (1, 1, *shape), 0)
     states, _ = trajectory(net, image, mask, 3)
     torch.testing.assert_close(compile(net)(image, mask, 3), states[-1][:, :1], atol=1e-5, rtol=0)
@@ -290,6 +290,38 @@ def test_bfloat16_can_be_switched_on_and_off() -> None:
     assert torch.equal(fast(image, mask, 8), exact)
 
 
+def test_the_precision_of_a_rollout_can_be_asked_for() -> None:
+    image, mask = noise(1, 1, 9, 9), make_mask("dense", (1, 1, 9, 9), 0)
+    for compiled in (False, True):
+        fast = compile(random_net(1), bfloat16=compiled)
+        for asked in (None, False, True):
+            cells = fast.start(image, mask, asked)
+            for _ in range(8):
+                cells = fast.step(cells)
+            low = compiled if asked is None else asked
+            assert torch.equal(fast.dense(cells, 1), compile(random_net(1), bfloat16=low)(image, mask, 8))
+
+
+def test_a_mask_that_shrinks_gives_its_slots_back_and_can_grow_again() -> None:
+    """The image drives: what is bright fills, what is dark fades; so a block fades, and a line through it stays."""
+    shape = (150, 150)
+    net, image, mask = filler(), torch.zeros(1, 1, *shape), torch.zeros(1, 1, *shape)
+    mask[..., 5:145, 5:145], image[..., 74:77, 2:148] = 1, 1
+    fast = compile(net)
+    cells, visible = fast.start(image, mask), net.seed(mask)
+    rows = len(cells.where)
+    features = net.perceive_image(image)
+    with torch.no_grad():
+        for _ in range(30):
+            cells, visible = fast.step(cells), net.step(visible, features)
+            torch.testing.assert_close(fast.dense(cells, 2), visible, atol=1e-5, rtol=0)
+    assert len(cells.where) < rows / 4
+    slots = cells.slot[cells.where[Engine.FIRST :]]
+    assert torch.equal(slots, torch.arange(Engine.FIRST, len(cells.where), dtype=torch.int32))
+    assert int((cells.slot >= Engine.FIRST).sum()) == len(slots)
+    assert sum(len(block) for block in cells.drive) == len(cells.where)
+
+
 def test_switching_bfloat16_does_not_disturb_a_rollout_under_way() -> None:
     """A server shares one module between requests; each keeps the precision it began with."""
     image, mask = noise(1, 1, 30, 30), make_mask("corner", (1, 1, 30, 30), 0)
@@ -349,9 +381,9 @@ def test_nothing_of_the_size_of_voxels_times_features_is_made(dims: int) -> None
         for _ in range(4):
             cells = engine.step(cells)
         most = 14**dims + Engine.FIRST  # the mask grown by five
-        for rows in (cells.where, cells.near, cells.drive, cells.state, cells.alive, cells.spread):
+        for rows in (cells.where, cells.near, torch.cat(cells.drive), cells.state, cells.alive, cells.spread):
             assert len(rows) <= most
-    assert cells.drive.shape[1] == 64
+    assert cells.drive[0].shape[1] == 64
     assert padded <= largest.elements < 1.1 * padded  # positions, and nothing larger
 
 

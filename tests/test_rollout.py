@@ -17,7 +17,7 @@ from rnca import compile
 from rnca.automaton import RNCA
 from rnca.errors import InputError
 from rnca.metrics import dice
-from rnca.rollout import Step, confidence, refine, stream
+from rnca.rollout import EARLIEST, Step, confidence, refine, stream
 from rnca.zoo import Model, describe
 
 Array = NDArray[Any]
@@ -149,8 +149,8 @@ def test_only_the_mask_and_the_reach_of_the_steps_around_it_are_computed() -> No
         def __init__(self, module: Any) -> None:
             self.module, self.step = module, module.step
 
-        def to(self, device: str) -> "Recorder":
-            return self
+        def buffers(self) -> Any:
+            return self.module.buffers()
 
         def start(self, image: torch.Tensor, mask: torch.Tensor) -> Any:
             self.shapes += [image.shape, mask.shape]
@@ -519,10 +519,36 @@ def test_a_mask_that_no_longer_changes_ends_the_run_early_if_asked_to() -> None:
     everything = list(stream(image, mask, model_of(filler()), 40))
     settled = max(step.index for step in everything if step.changed)
     assert [step.reason for step in everything] == [None] * 39 + ["steps"]
-    for patience in (4, 7):  # a voxel takes three steps to come or go, seen from outside as two quiet ones
+    for patience in (4, 14):  # a voxel takes three steps to come or go, seen from outside as two quiet ones
         steps = list(stream(image, mask, model_of(filler()), 40, patience=patience))
-        assert (steps[-1].index, steps[-1].reason) == (settled + patience, "converged")
+        assert (steps[-1].index, steps[-1].reason) == (max(settled + patience, EARLIEST), "converged")
         np.testing.assert_array_equal(steps[-1].mask, ring)
+
+
+def slow_starter() -> RNCA:
+    """A network that shows nothing for ten steps: a latent number counts up, and only then the visible one falls."""
+    net = RNCA(state_channels=2, filters=1, hidden=1).eval()
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.zero_()
+        net.perceive_state.weight[1, 0, 1, 1] = 1
+        net.hidden.weight[0, 1] = 1
+        net.hidden.bias[0] = -1.0  # relu(latent - 1)
+        net.delta.weight[0, 0] = -1
+        net.delta.bias[1] = 0.1
+    return net
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_a_mask_that_has_not_changed_yet_is_not_taken_for_converged(patience: int) -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[8:12, 8:12] = True
+    steps = list(stream(noise(20, 20), mask, model_of(slow_starter()), 30, patience=patience))
+    assert next(step.index for step in steps if step.changed) > 10
+    assert steps[-1].reason == "converged"
+    assert not steps[-1].mask.any()
+    quiet = list(stream(noise(20, 20), mask, model_of(sleeper(2)), 30, patience=patience))
+    assert quiet[-1].index == EARLIEST
 
 
 def test_a_stream_can_be_left_after_any_step_and_begun_again() -> None:
@@ -550,6 +576,44 @@ def test_streams_that_share_a_model_do_not_disturb_each_other() -> None:
 def test_bfloat16_repairs_too() -> None:
     image, mask, ring = broken_ring()
     np.testing.assert_array_equal(refine(image, mask, model_of(filler()), 25, bfloat16=True).mask, ring)
+
+
+def test_a_model_compiled_for_bfloat16_runs_in_it_unless_told_otherwise() -> None:
+    image, mask, net = noise(31, 27), spots((31, 27), share=0.05), random_net(3)
+    exact, low = (refine(image, mask, compile(net, bfloat16=b), 12).mask for b in (False, True))
+    assert not np.array_equal(exact, low), "the example should tell the precisions apart"
+    np.testing.assert_array_equal(refine(image, mask, compile(net, bfloat16=True), 12, bfloat16=False).mask, exact)
+    np.testing.assert_array_equal(refine(image, mask, compile(net), 12, bfloat16=True).mask, low)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("soft", [False, True], ids=["labels", "soft"])
+@given(st.data())
+@settings(max_examples=25)
+def test_a_resampling_model_gives_a_region_what_it_would_get_without_it(
+    dims: int, soft: bool, data: st.DataObject
+) -> None:
+    shape = data.draw(st.tuples(*[st.integers(5, 60 if dims == 2 else 20)] * dims))
+    spacing = data.draw(st.tuples(*[st.sampled_from([0.5, 0.7, 1.0, 1.3, 2.1])] * dims))
+    seed = data.draw(st.integers(0, 1000))
+    region = tuple(slice(low := data.draw(st.integers(0, n - 1)), data.draw(st.integers(low + 1, n))) for n in shape)
+    blobs = spots(shape, seed, 0.4)
+    mask = np.kron(spots(tuple(-(-n // 4) for n in shape), seed, 0.3), np.ones((4,) * dims, bool))
+    mask = (mask[tuple(slice(n) for n in shape)] & blobs).astype(np.uint8)
+    if soft:
+        mask *= np.uint8(200)
+    image = itk(noise(*shape, seed=seed + 1), spacing[::-1])
+    model = model_of(random_net(seed, dims), spacing=[1.0] * dims, resample=True)
+    whole = voxels(refine(image, itk(mask, spacing[::-1]), model, 3, soft=soft).mask)
+    expected = mask.copy()
+    expected[region] = whole[region]
+    found = voxels(refine(image, itk(mask, spacing[::-1]), model, 3, roi=region, soft=soft).mask)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_bad_input_is_refused_at_the_call_and_not_at_the_first_step() -> None:
+    with pytest.raises(InputError):
+        stream(noise(9, 8), np.ones((9, 7), np.uint8), model_of(random_net(0)))
 
 
 # Nothing to do

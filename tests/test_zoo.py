@@ -343,3 +343,11 @@ def test_a_name_that_is_no_ts_file_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises(InputError, match=r"model\.pt.*ends in \.ts"):
         save_model(NET, tmp_path / "model.pt", describe(NET, "model"))
     assert not list(tmp_path.iterdir())
+
+
+def test_asking_for_another_device_leaves_the_callers_model_where_it_is() -> None:
+    model = as_model(random_net(0))
+    there = as_model(model, "meta")
+    assert next(there.module.buffers()).device.type == "meta"
+    assert next(model.module.buffers()).device.type == "cpu"
+    assert as_model(model, "cpu") is model

@@ -54,7 +54,8 @@ class RNCA(nn.Module):
         filters: depthwise perception filters a state channel; default 4 in 2-D and 5 in 3-D (identity,
             a Sobel filter an axis, Laplacian). N = filters · K features come from the state, N from the image.
         hidden: width of the transition network's hidden layer.
-        alive_threshold: α; a pixel lives while the visible value of one of its 3^dims neighbourhood exceeds it.
+        alive_threshold: α; a pixel lives while the visible value of one of its 3^dims neighbourhood exceeds it;
+            0 to 0.5, so that whatever is in the mask lives.
         skip: τ, the probability that a pixel skips its update in training mode.
 
     The default 2-D network has 19,792 weights.
@@ -76,6 +77,8 @@ class RNCA(nn.Module):
         self.dims, self.image_channels, self.state_channels = dims, image_channels, state_channels
         self.filters = dims + 2 if filters is None else filters
         self.hidden_width, self.alive_threshold, self.skip = hidden, alive_threshold, skip
+        if not 0 <= alive_threshold <= 0.5:
+            raise InputError(f"alive_threshold is {alive_threshold}: give 0 to 0.5, so that what is in the mask lives.")
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         features = self.filters * state_channels  # N
         self.perceive_state = conv(state_channels, features, 3, padding=1, groups=state_channels, bias=False)  # g_φs

@@ -30,13 +30,15 @@ class Cells(NamedTuple):
     """A rollout between two steps; n slots, k = 3^dims neighbours, P padded positions. `step` consumes it."""
 
     shape: list[int]  # B, *S
-    image: Tensor  # (C, P) padded guiding image
+    image: Tensor  # (P, C) padded guiding image
     slot: Tensor  # (P,) int32: the slot of each position
     where: Tensor  # (n,) int64: the position of each slot
     near: Tensor  # (n, k) int32: the slots of each slot's neighbours
-    drive: Tensor  # (n, hidden): the image's share of the hidden layer
+    drive: list[Tensor]  # (m, hidden) each, n rows in all: the image's share of the hidden layer, in chunks
     state: Tensor  # (n, K) float32
-    alive: Tensor  # (n,) bool: has a neighbour above α
+    above: Tensor  # (n,) bool: exceeds α
+    crowd: Tensor  # (n,) int32: how many of its neighbours, itself among them, exceed α
+    alive: Tensor  # (n,) bool: crowd is not zero
     spread: Tensor  # (n,) bool: all neighbours inside the image have slots
     changed: Tensor  # (c,) int64: flat indices into (B, *S) whose binary value (> 0.5) the last step changed
 
@@ -78,7 +80,7 @@ class Engine(nn.Module):
     OUTSIDE: Final[int] = 0  # two slots that stay zero ...
     MISSING: Final[int] = 1
     FIRST: Final[int] = 2  # ... and the first that is a cell
-    CHUNK_CPU: Final[int] = 4096  # cells a float32 product: its operands stay in a CPU's L2 cache
+    CHUNK: Final[int] = 4096  # cells a product on a CPU: its operands stay in the L2 cache
     CHUNK_CUDA: Final[int] = 1 << 17
 
     w_state: Tensor
@@ -105,89 +107,85 @@ class Engine(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor, steps: int = 64) -> Tensor:
         """image (B, C, *S), mask (B, 1, *S) in 0..1 -> visible channel (B, 1, *S) after `steps` updates."""
-        cells = self.start(image, mask)
+        cells = self.start(image, mask, None)
         for _ in range(steps):
             cells = self.step(cells, False)
         return self.dense(cells, 1)
 
     @torch.jit.export
-    def start(self, image: Tensor, mask: Tensor) -> Cells:
-        """The cells before the first step; mask (B, 1, *S): bool, integer or float in 0..1."""
+    def start(self, image: Tensor, mask: Tensor, low_precision: bool | None = None) -> Cells:
+        """The cells before the first step; mask (B, 1, *S): bool, integer or float in 0..1.
+
+        `low_precision` makes the products of this rollout in bfloat16; default as the module was compiled.
+        """
         if image.dim() != self.dims + 2 or mask.dim() != self.dims + 2:
             raise ValueError("image and mask must be (B, C, *S) and (B, 1, *S) with the model's number of axes")
         if image.size(1) != self.image_channels or mask.size(1) != 1:
             raise ValueError("the image's or the mask's number of channels is not the model's")
         if image.size(0) != mask.size(0) or image.shape[2:] != mask.shape[2:]:
             raise ValueError("image and mask differ in batch size or shape")
+        low = self.low_precision if low_precision is None else low_precision
         shape = [int(size) for size in mask.shape[:1] + mask.shape[2:]]
-        frame = [1, 1] * self.dims
-        slot = F.pad(torch.ones_like(mask, dtype=torch.int32), frame).flatten()
-        values = F.pad(mask, frame).flatten()
-        above = values > self.threshold
-        wanted = self.dilate(above.nonzero().flatten(), slot, shape)
+        slot = self.empty_slots(shape, mask.device)
+        flat = mask.flatten()
+        live = flat if mask.dtype == torch.bool else flat > self.threshold
+        wanted = self.dilate(self.pad(live.nonzero().flatten(), shape), slot, shape)
         if mask.is_floating_point():
             # A soft value that does not live is still seen by its alive neighbours in the first step.
-            soft = (values != 0) & ~above
-            if bool(soft.any()):
-                wanted |= self.dilate(wanted.nonzero().flatten(), slot, shape) & soft
-        where = torch.cat(
-            [torch.zeros([self.FIRST], dtype=torch.int64, device=mask.device), wanted.nonzero().flatten()]
-        )
-
-        image = F.pad(image, frame).transpose(0, 1).flatten(1)
+            soft = self.pad(((flat != 0) & ~live).nonzero().flatten(), shape)
+            if soft.size(0) > 0:
+                seen = torch.zeros_like(slot, dtype=torch.bool)
+                seen[self.dilate(wanted, slot, shape)] = True
+                soft = soft[seen[soft]]
+                seen.zero_()
+                seen[wanted] = True
+                seen[soft] = True
+                wanted = seen.nonzero().flatten()
+        zeros = torch.zeros([self.FIRST], dtype=torch.int64, device=mask.device)
+        where = torch.cat([zeros - self.offsets(shape, mask.device)[0], wanted])  # of the first two: any inside
         none = torch.zeros([self.FIRST, self.neighbours], dtype=torch.int32, device=mask.device)
-        near = self.link(slot, where, none, shape)
-        state = torch.cat([values[where].unsqueeze(1).to(torch.float32)] * self.state_channels, 1)
-        state[:, 1:] = 0.0
-        seeds = state[:, 0] > self.threshold
-        return Cells(
-            shape,
-            image,
-            slot,
-            where,
-            near,
-            self.drive(image, where, shape, torch.bfloat16 if self.low_precision else torch.float32),
-            state,
-            self.any_near(seeds, near),
-            seeds,
-            where[:0],
-        )
+        image = F.pad(image, [1, 1] * self.dims).movedim(1, -1).flatten(0, -2)
+        no_drive = torch.zeros([self.FIRST, self.hidden], device=mask.device)
+        drive = [no_drive.to(torch.bfloat16 if low else torch.float32)]
+        near = self.link(slot, where, none, shape, image, drive)
+        state = torch.zeros([where.size(0), self.state_channels], device=mask.device)
+        state[self.FIRST :, 0] = flat[self.unpad(wanted, shape)].to(torch.float32)
+        above = state[:, 0] > self.threshold
+        count = torch.zeros_like(near[:, 0])
+        count = self.recount(count, above, torch.zeros_like(above), near)
+        return Cells(shape, image, slot, where, near, drive, state, above, count, count > 0, above, where[:0])
 
     @torch.jit.export
     def step(self, cells: Cells, stochastic: bool = False) -> Cells:
         """One update. With `stochastic`, cells skip it as in training (torch's global random generator)."""
-        active = cells.alive.nonzero().flatten()
-        old = cells.state.index_select(0, active)
-        new = self.update(cells, active, stochastic)
-        new += old
-        above = torch.zeros_like(cells.alive)
-        above[active] = new[:, 0] > self.threshold
-
-        where, near, drive, state, spread = cells.where, cells.near, cells.drive, cells.state, cells.spread
+        new = self.update(cells, stochastic)
+        new += cells.state
+        above = (new[:, 0] > self.threshold) & cells.alive
+        where, near, drive, before, spread = cells.where, cells.near, cells.drive, cells.above, cells.spread
+        count = cells.crowd
         fresh = above & ~spread
         if bool(fresh.any()):
             added = self.missing_near(where[fresh], cells.slot, cells.shape)
             where = torch.cat([where, added])
-            near = self.link(cells.slot, where, near, cells.shape)
-            drive = torch.cat([drive, self.drive(cells.image, added, cells.shape, drive.dtype)])
-            state = F.pad(state, [0, 0, 0, added.size(0)])
-            above = F.pad(above, [0, added.size(0)])
-            spread = F.pad(spread | fresh, [0, added.size(0)])
-        alive = self.any_near(above, near)
-        new *= alive.index_select(0, active).unsqueeze(1)
-        flipped = active[(new[:, 0] > 0.5) != (old[:, 0] > 0.5)]
-        return Cells(
-            cells.shape,
-            cells.image,
-            cells.slot,
-            where,
-            near,
-            drive,
-            torch.zeros_like(state).index_copy_(0, active, new),
-            alive,
-            spread,
-            self.unpad(where.index_select(0, flipped), cells.shape),
+            drive = drive[:]
+            near = self.link(cells.slot, where, near, cells.shape, cells.image, drive)
+            rows = [0, added.size(0)]
+            above, before, count = F.pad(above, rows), F.pad(before, rows), F.pad(count, rows)
+            spread = F.pad(spread | fresh, rows)
+        count = self.recount(count, above, before, near)
+        alive = count > 0
+        known = new.size(0)
+        new *= (cells.alive & alive[:known]).to(torch.float32).unsqueeze(1)  # far slower with bool
+        flipped = ((new[:, 0] > 0.5) != (cells.state[:, 0] > 0.5)).nonzero().flatten()
+        changed = self.unpad(where.index_select(0, flipped), cells.shape)
+        if where.size(0) > known:
+            new = F.pad(new, [0, 0, 0, where.size(0) - known])
+        after = Cells(
+            cells.shape, cells.image, cells.slot, where, near, drive, new, above, count, alive, spread, changed
         )
+        if int(alive.sum()) < 0.85 * alive.size(0) - self.CHUNK:
+            return self.compact(after)
+        return after
 
     @torch.jit.export
     def dense(self, cells: Cells, channels: int) -> Tensor:
@@ -199,68 +197,138 @@ class Engine(nn.Module):
         out[self.unpad(cells.where[self.FIRST :], cells.shape)] = cells.state[self.FIRST :, :channels]
         return out.view(cells.shape + [channels]).movedim(-1, 1)
 
-    def update(self, cells: Cells, active: Tensor, stochastic: bool) -> Tensor:
-        """f(g(s, x)) of the active slots, (len(active), K): the paper's equations 1 and 2, folded."""
-        precision = cells.drive.dtype
+    def update(self, cells: Cells, stochastic: bool) -> Tensor:
+        """f(g(s, x)) of all slots, (n, K): the paper's equations 1 and 2, folded. Of use where a slot is alive."""
+        precision = cells.drive[0].dtype
         table, w_state, w_delta = cells.state.to(precision), self.w_state.to(precision), self.w_delta.to(precision)
-        out = torch.empty([active.size(0), self.state_channels], device=active.device)
-        chunk = self.CHUNK_CPU if precision == torch.float32 else 2 * self.CHUNK_CPU  # as many bytes
-        if active.is_cuda:
-            chunk = self.CHUNK_CUDA
-        for first in range(0, active.size(0), chunk):
-            rows = active[first : first + chunk]
-            near = cells.near.index_select(0, rows).flatten()
-            perception = table.index_select(0, near).view(rows.size(0), -1)
-            hidden = cells.drive.index_select(0, rows).addmm_(perception, w_state).relu_()
-            out[first : first + chunk] = hidden @ w_delta
+        out = torch.empty([table.size(0), self.state_channels], dtype=precision, device=table.device)
+        size = cells.drive[0].size(0)
+        # one memory for all chunks: fresh pages would cost a good part of a product
+        around = torch.empty([size * self.neighbours, self.state_channels], dtype=precision, device=table.device)
+        hidden = torch.empty([size, self.hidden], dtype=precision, device=table.device)
+        first = 0
+        for drive in cells.drive:
+            rows = drive.size(0)
+            if rows < size:
+                size = rows
+                around, hidden = around[: rows * self.neighbours], hidden[:rows]
+            torch.index_select(table, 0, cells.near[first : first + rows].flatten(), out=around)
+            torch.addmm(drive, around.view(rows, -1), w_state, out=hidden)
+            torch.mm(hidden.relu_(), w_delta, out=out[first : first + rows])
+            first += rows
+        out = out.to(torch.float32)
         out += self.w_delta_bias
         if stochastic:
             out *= (torch.rand([out.size(0), 1], device=out.device) >= self.skip) / (1 - self.skip)
         return out
+
+    def recount(self, count: Tensor, above: Tensor, before: Tensor, near: Tensor) -> Tensor:
+        """Neighbours above α, from what they were and the cells that came to be above it or ceased to."""
+        moved = (above != before).nonzero().flatten()
+        change = above.index_select(0, moved).to(torch.int32) * 2 - 1
+        around = near.index_select(0, moved).flatten()
+        count = count.index_add(0, around, change.repeat_interleave(self.neighbours))
+        count[: self.FIRST] = 0
+        return count
+
+    def compact(self, cells: Cells) -> Cells:
+        """Without the slots of cells that are no longer alive: their state is zero, and nobody near is above α."""
+        keep = cells.alive.clone()
+        keep[: self.FIRST] = True
+        rows = keep.nonzero().flatten()
+        number = torch.full_like(cells.crowd, self.MISSING)
+        number[rows] = torch.arange(rows.size(0), dtype=torch.int32, device=rows.device)
+        slot, where = cells.slot, cells.where.index_select(0, rows)
+        slot[cells.where[~keep]] = self.MISSING
+        slot[where[self.FIRST :]] = number[rows[self.FIRST :]]
+        drive: list[Tensor] = []
+        first = 0
+        for block in cells.drive:
+            self.append(drive, block[keep[first : first + block.size(0)]])
+            first += block.size(0)
+        above = cells.above.index_select(0, rows)
+        near = cells.near.index_select(0, rows)
+        return Cells(
+            cells.shape,
+            cells.image,
+            slot,
+            where,
+            number.index_select(0, near.flatten()).view(near.shape),
+            drive,
+            cells.state.index_select(0, rows),
+            above,
+            cells.crowd.index_select(0, rows),
+            cells.alive.index_select(0, rows),
+            above,  # of the others, neighbours may be gone
+            cells.changed,
+        )
 
     def missing_near(self, where: Tensor, slot: Tensor, shape: list[int]) -> Tensor:
         """The positions next to these that have no slot yet, each once."""
         around = (where.unsqueeze(1) + self.offsets(shape, where.device)).flatten()
         return torch.unique(around[slot[around] == self.MISSING])
 
-    def link(self, slot: Tensor, where: Tensor, near: Tensor, shape: list[int]) -> Tensor:
-        """Give the positions that have no row in `near` yet a slot, and return `near` with their rows."""
+    def link(
+        self, slot: Tensor, where: Tensor, near: Tensor, shape: list[int], image: Tensor, drive: list[Tensor]
+    ) -> Tensor:
+        """Give the positions that have no row in `near` yet a slot; `near` with their rows, and `drive` gets theirs."""
         offsets = self.offsets(shape, where.device)
-        first, k = near.size(0), offsets.size(0)
-        slots = torch.arange(first, where.size(0), dtype=torch.int32, device=where.device)
-        added = where[first:]
+        old, k = near.size(0), offsets.size(0)
+        slots = torch.arange(old, where.size(0), dtype=torch.int32, device=where.device)
+        added = where[old:]
         slot[added] = slots
-        rows = torch.empty([added.size(0), k], dtype=torch.int32, device=where.device)
-        for j in range(k):
-            rows[:, j] = slot[added + offsets[j]]
-        near = torch.cat([near, rows])
-        if first > self.FIRST:  # an older neighbour sees the new cell in the opposite direction
-            for j in range(k):
-                older = (rows[:, j] >= self.FIRST) & (rows[:, j] < first)
-                near[rows[:, j][older].long(), k - 1 - j] = slots[older]
-        return near
-
-    def drive(self, image: Tensor, where: Tensor, shape: list[int], precision: torch.dtype) -> Tensor:
-        """The image's share of the hidden layer at these positions, (len(where), hidden)."""
-        offsets = self.offsets(shape, where.device)
-        out = torch.empty([where.size(0), self.hidden], dtype=precision, device=where.device)
-        for first in range(0, where.size(0), self.CHUNK_CUDA):
-            around = where[first : first + self.CHUNK_CUDA].unsqueeze(1) + offsets
-            patch = image[:, around.clamp_min_(0)].permute(1, 2, 0).flatten(1)  # (m, k · C)
-            out[first : first + self.CHUNK_CUDA] = torch.addmm(self.w_bias, patch, self.w_image)
+        out = torch.empty([where.size(0), k], dtype=torch.int32, device=where.device)
+        out[:old] = near
+        chunk = self.CHUNK_CUDA if where.is_cuda else self.CHUNK
+        buffer = torch.empty([min(chunk, added.size(0)), k], dtype=torch.int64, device=where.device)
+        driven = torch.empty([added.size(0), self.hidden], dtype=drive[0].dtype, device=where.device)
+        for first in range(0, added.size(0), chunk):
+            places = added[first : first + chunk]
+            last = first + places.size(0)
+            torch.add(places.unsqueeze(1), offsets, out=buffer[: places.size(0)])
+            around = buffer[: places.size(0)].flatten()
+            out[old + first : old + last] = slot.index_select(0, around).view(-1, k)
+            # (a row at a time is slow for rows of one number)
+            patch = image.flatten() if self.image_channels == 1 else image
+            patch = patch.index_select(0, around).view(places.size(0), -1)
+            if driven.dtype == torch.float32:
+                torch.addmm(self.w_bias, patch, self.w_image, out=driven[first:last])
+            else:
+                driven[first:last] = torch.addmm(self.w_bias, patch, self.w_image)
+        self.append(drive, driven)
+        if old > self.FIRST:  # an older neighbour sees the new cell in the opposite direction
+            seen = out[old:]
+            pairs = ((seen >= self.FIRST) & (seen < old)).flatten().nonzero().flatten()
+            place = seen.flatten().index_select(0, pairs).long() * k + (k - 1 - pairs % k)
+            out.view(-1)[place] = slots[pairs.div(k, rounding_mode="floor")]
         return out
 
-    def any_near(self, flags: Tensor, near: Tensor) -> Tensor:
-        """Whether a slot or one of its neighbours is flagged: the alive rule's maximum over N⁺."""
-        return flags.to(torch.uint8).index_select(0, near.flatten()).view(near.shape).amax(1) > 0
+    def append(self, drive: list[Tensor], rows: Tensor) -> None:
+        """Append rows to a list of chunks: all but the last are full."""
+        chunk = self.CHUNK_CUDA if rows.is_cuda else self.CHUNK
+        first = 0
+        if len(drive) > 0 and drive[-1].size(0) < chunk:
+            first = chunk - drive[-1].size(0)
+            drive.append(torch.cat([drive.pop(), rows[:first]]))
+        for start in range(first, rows.size(0), chunk):
+            drive.append(rows[start : start + chunk])
+
+    def empty_slots(self, shape: list[int], device: torch.device) -> Tensor:
+        """(P,) int32: no position has a slot."""
+        slot = torch.full([shape[0]] + [size + 2 for size in shape[1:]], self.MISSING, dtype=torch.int32, device=device)
+        for axis in range(1, len(shape)):
+            slot.narrow(axis, 0, 1).fill_(self.OUTSIDE)
+            slot.narrow(axis, shape[axis] + 1, 1).fill_(self.OUTSIDE)
+        return slot.flatten()
 
     def dilate(self, positions: Tensor, slot: Tensor, shape: list[int]) -> Tensor:
-        """(P,) bool: these positions and their neighbours, inside the image."""
+        """Of these positions and their neighbours those inside the image, in order."""
         wanted = torch.zeros_like(slot, dtype=torch.bool)
         offsets = self.offsets(shape, positions.device)
         for j in range(offsets.size(0)):
             wanted[positions + offsets[j]] = True
-        return wanted & (slot != self.OUTSIDE)
+        found = wanted.nonzero().flatten()
+        return found[slot.index_select(0, found) != self.OUTSIDE]
 
     def offsets(self, shape: list[int], device: torch.device) -> Tensor:
         """(k,) int64: from a padded position to its neighbours, in the order of a convolution kernel."""
@@ -271,6 +339,16 @@ class Engine(nn.Module):
             out = (reach.unsqueeze(1) + out.unsqueeze(0)).flatten()
             stride *= shape[self.dims - axis] + 2
         return out
+
+    def pad(self, flat: Tensor, shape: list[int]) -> Tensor:
+        """Flat indices into (B, *S) -> padded positions."""
+        out, rest, stride = torch.zeros_like(flat), flat, 1
+        for axis in range(self.dims):
+            size = shape[self.dims - axis]
+            out += (rest % size + 1) * stride
+            rest = rest.div(size, rounding_mode="floor")
+            stride *= size + 2
+        return out + rest * stride
 
     def unpad(self, where: Tensor, shape: list[int]) -> Tensor:
         """Padded positions -> flat indices into (B, *S)."""

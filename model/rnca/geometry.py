@@ -5,6 +5,7 @@ regions here are in this array order; `origin` and `direction` are SimpleITK's o
 type and read (`--roi`, error messages) is in SimpleITK's index order i, j, k. Boxes are tuples of slices, half-open.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -285,7 +286,43 @@ def resample(
     return out, tuple(e / n for e, n in zip(extent, shape, strict=True))
 
 
-def transfer_change(before: np.ndarray, low_before: np.ndarray, low_after: np.ndarray) -> np.ndarray:
+def regrid_box(box: Box, shape: Sequence[int], new_shape: Sequence[int]) -> tuple[Box, Box]:
+    """The part of a resampled image that covers a box of the original, and the box of the original it is made from.
+
+    `resample_part` then gives exactly what resampling the whole image would give there.
+
+    Args:
+        box: in an image of `shape`.
+        new_shape: of the whole image after resampling.
+
+    Returns:
+        The box in the resampled image, and the one in the original: `box` and what interpolation needs around it.
+    """
+    new, old = [], []
+    for part, n, m in zip(box, shape, new_shape, strict=True):
+        start, stop = max(0, part.start * m // n - 1), min(m, -(-part.stop * m // n) + 1)
+        centres = _centres(n, m)[start:stop]
+        new.append(slice(start, stop))
+        old.append(slice(min(part.start, math.floor(centres[0])), max(part.stop, math.ceil(centres[-1]) + 1)))
+    return tuple(new), tuple(old)
+
+
+def resample_part(
+    array: np.ndarray, box: Box, shape: Sequence[int], new_box: Box, new_shape: Sequence[int]
+) -> np.ndarray:
+    """Linear interpolation of the part `box` of an image of `shape`, at `new_box` of the image's `new_shape`."""
+    return _linear(array, centres_between(box, shape, new_box, new_shape))
+
+
+def centres_between(box: Box, shape: Sequence[int], new_box: Box, new_shape: Sequence[int]) -> list[np.ndarray]:
+    """Where the centres of the voxels in `new_box` lie in the indices of `box`, within it."""
+    parts = zip(box, shape, new_box, new_shape, strict=True)
+    return [np.clip(_centres(n, m)[new] - b.start, 0, b.stop - b.start - 1) for b, n, new, m in parts]
+
+
+def transfer_change(
+    before: np.ndarray, low_before: np.ndarray, low_after: np.ndarray, centres: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
     """Apply what a model changed on its own grid to the mask on the original grid, and nothing else.
 
     Within one model voxel of an added one, an original voxel is set where the model's result, resampled, is solid;
@@ -303,6 +340,7 @@ def transfer_change(before: np.ndarray, low_before: np.ndarray, low_after: np.nd
         before: bool (*S), the mask on the original grid.
         low_before: bool (*L), the same mask on the model's grid, over the same extent (`resample`).
         low_after: bool (*L), the model's result.
+        centres: where, an axis each, the voxels of the mask lie in the indices of the model's grid; needed for parts.
 
     Returns:
         bool (*S), a new array.
@@ -311,9 +349,9 @@ def transfer_change(before: np.ndarray, low_before: np.ndarray, low_after: np.nd
     changed = bounding_box(low_before != low_after)
     if changed is None:
         return after
+    every = centres or [_centres(n, m) for n, m in zip(low_after.shape, before.shape, strict=True)]
     centres, box = [], []
-    for part, n, m in zip(changed, low_after.shape, before.shape, strict=True):
-        centre = _centres(n, m)
+    for part, centre in zip(changed, every, strict=True):
         reached = np.flatnonzero((centre > part.start - 3) & (centre < part.stop + 2))  # 1 for the change, 2 for crumbs
         if not reached.size:  # a change between the centres of much larger voxels
             return after
@@ -321,23 +359,32 @@ def transfer_change(before: np.ndarray, low_before: np.ndarray, low_after: np.nd
         centres.append(centre[box[-1]])
     solid = (_linear(low_after, centres) >= 0.5) | _nearest(low_after, centres)
     by_added = _linear(low_after & ~low_before, centres) > 0
-    by_removed = _linear(low_before & ~low_after, centres) > 0
+    removed = low_before & ~low_after
+    by_removed = _linear(removed, centres) > 0
     old = after[tuple(box)]
     cleared = old & by_removed & ~solid
     new = (old & ~cleared) | (by_added & solid)
-    after[tuple(box)] = _drop_crumbs(new, cleared, solid) if cleared.any() else new
+    if cleared.any():
+        near = _linear(ndimage.binary_dilation(removed, np.ones((3,) * before.ndim, bool)), centres) > 0
+        new = _drop_crumbs(new, cleared, solid, near)
+    after[tuple(box)] = new
     return after
 
 
-def _drop_crumbs(mask: np.ndarray, cleared: np.ndarray, solid: np.ndarray) -> np.ndarray:
-    """Without the components that touch `cleared`, have no voxel in `solid` and do not go on outside of the array."""
+def _drop_crumbs(mask: np.ndarray, cleared: np.ndarray, solid: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Without the components that touch `cleared`, have no voxel in `solid` and do not go on outside of `near`.
+
+    `near` is what lies around removals, so that changes elsewhere have no say.
+    """
     touching = np.ones((3,) * mask.ndim, bool)
-    pieces, count = ndimage.label(mask, touching)
+    pieces, count = ndimage.label(mask & near, touching)
     inside = np.zeros(mask.shape, bool)
     inside[(slice(1, -1),) * mask.ndim] = True
+    goes_on = ndimage.binary_dilation(mask & ~near, touching) | ~inside
     crumb = np.zeros(count + 1, bool)
     crumb[pieces[ndimage.binary_dilation(cleared, touching)]] = True
-    crumb[pieces[solid | ~inside]] = False
+    crumb[pieces[solid | goes_on]] = False
+    crumb[0] = False
     return mask & ~crumb[pieces]
 
 

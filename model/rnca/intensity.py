@@ -13,7 +13,9 @@ Any of them may have `"scales": [0, 2]`: the network then gets each channel blur
 voxels), so that a cell, which sees 3×3 voxels, sees what lies further as well.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,25 +27,79 @@ KINDS = ("percentile", "zscore", "window", "local", "unit", "none")
 SAMPLE = 2_000_000
 """Voxels a channel that percentiles, mean and standard deviation are taken from, at most (every n-th one)."""
 
+SLAB = 1 << 16
+"""Voxels worked on at a time: they stay in the processor's cache."""
+
+TRUNCATE = 3
+"""A Gaussian ends after this many of its deviations."""
+
+FLAT = 0.05
+"""Of the image's deviation: a local one is not taken below it, or the noise of flat places would seem structure."""
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What `normalise` does to one channel: (value - zero) / unit, and what becomes of the rest."""
+
+    zero: float
+    unit: float  # 0: everything becomes 0
+    clip: bool
+    fill: float | None  # takes the place of NaN and infinite values; None: there are none
+
+
+class NetworkInput:
+    """An image as a network takes it, its channels matched, normalised and at every scale; made where it is asked for.
+
+    Statistics are the whole image's, so that a voxel has the same value in every box.
+    """
+
+    def __init__(
+        self,
+        channels: np.ndarray,
+        wanted: int,
+        spec: Mapping[str, Any],
+        colour: str = "luminance",
+        slice_axis: int | None = None,
+    ) -> None:
+        """
+        Args:
+            channels: (C, *S), of the pixel type the image was stored in.
+            wanted: channels of the network; those of one image channel at several scales count as several.
+            spec: the metadata's entry.
+            slice_axis: of (*S), array order, for a network that works on the slices across it: nothing is blurred
+                along it.
+        """
+        self.scales = spec.get("scales", [0])
+        if wanted % len(self.scales):
+            raise InputError(f"a network with {wanted} image channels cannot take {len(self.scales)} scales of each")
+        self.channels = match_channels(channels, wanted // len(self.scales), colour)
+        self.scalings = scalings(self.channels, spec)
+        self.local = float(spec.get("sigma", 16)) if spec["kind"] == "local" else 0.0
+        self.slice_axis = slice_axis
+
+    def part(self, box: tuple[slice, ...]) -> np.ndarray:
+        """The network's channels in a box of (*S): (wanted, *box) float32."""
+        reach = math.ceil(TRUNCATE * 2 * self.local) + math.ceil(TRUNCATE * max(self.scales))
+        around, inner = [], []
+        for axis, (side, size) in enumerate(zip(box, self.channels.shape[1:], strict=True)):
+            margin = 0 if axis == self.slice_axis else reach
+            around.append(slice(max(side.start - margin, 0), min(side.stop + margin, size)))
+            inner.append(slice(side.start - around[-1].start, side.stop - around[-1].start))
+        values = scale(self.channels[(slice(None), *around)], self.scalings)
+        if self.local:
+            _local_contrast(values, self.local, self.slice_axis)
+        levels = [values if s == 0 else _blur(values, s, self.slice_axis) for s in self.scales]
+        return np.concatenate([level[(slice(None), *inner)] for level in levels])
 
 
 def network_input(
     channels: np.ndarray, wanted: int, spec: Mapping[str, Any], colour: str = "luminance", slice_axis: int | None = None
 ) -> np.ndarray:
-    """An image as a network takes it: its channels matched, normalised, and at every scale; (wanted, *S) float32.
-
-    Args:
-        wanted: channels of the network; those of one image channel at several scales count as several.
-        slice_axis: of (*S), array order, for a network that works on the slices across it: nothing is blurred along it.
-    """
-    scales = spec.get("scales", [0])
-    if wanted % len(scales):
-        raise InputError(f"a network with {wanted} image channels cannot take {len(scales)} scales of each")
-    values = normalise(match_channels(channels, wanted // len(scales), colour), spec, slice_axis)
-    if list(scales) == [0]:
-        return values
-    return np.concatenate([values if s == 0 else _blur(values, s, slice_axis) for s in scales])
+    """All of an image as a network takes it, (wanted, *S) float32; arguments as for `NetworkInput`."""
+    whole = tuple(slice(0, size) for size in channels.shape[1:])
+    return NetworkInput(channels, wanted, spec, colour, slice_axis).part(whole)
 
 
 def parse_intensity(text: str, scales: str = "0") -> dict[str, Any]:
@@ -68,7 +124,7 @@ def parse_intensity(text: str, scales: str = "0") -> dict[str, Any]:
     return spec if levels == [0] else spec | {"scales": levels}
 
 
-def normalise(channels: np.ndarray, spec: Mapping[str, Any], slice_axis: int | None = None) -> np.ndarray:
+def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     """Map the intensities of an image to what a model was trained on.
 
     Statistics are taken per channel over the finite voxels of the whole image given: pass the image, not a crop of it,
@@ -79,7 +135,6 @@ def normalise(channels: np.ndarray, spec: Mapping[str, Any], slice_axis: int | N
     Args:
         channels: (C, *S), of the pixel type the image was stored in (`unit` needs to know it).
         spec: the metadata's entry, see above; `low` and `high` of `percentile` are 0.5 and 99.5 unless given.
-        slice_axis: of (*S): `local` looks no further than the slice.
 
     Returns:
         float32 (C, *S), a new array.
@@ -87,29 +142,56 @@ def normalise(channels: np.ndarray, spec: Mapping[str, Any], slice_axis: int | N
     Raises:
         InputError: an unknown kind, `low` not below `high`, or `unit` for signed or wider integers.
     """
+    values = scale(channels, scalings(channels, spec))
+    if spec["kind"] == "local":
+        _local_contrast(values, float(spec.get("sigma", 16)), None)
+    return values
+
+
+def scalings(channels: np.ndarray, spec: Mapping[str, Any]) -> list[Scaling]:
+    """The first half of `normalise`: what it does to each channel, from a look at the whole image, without a copy."""
     kind = spec.get("kind")
-    if kind not in ("percentile", "zscore", "window", "local", "unit", "none"):
-        raise InputError(
-            f"unknown intensity normalisation {kind!r}: use percentile, zscore, window, local, unit or none"
-        )
+    if kind not in KINDS:
+        raise InputError(f"unknown intensity normalisation {kind!r}: use {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    if kind == "local" and not float(spec.get("sigma", 16)) > 0:
+        raise InputError(f"normalisation local with sigma {spec['sigma']}: it is more than 0, in voxels")
     low, high = _bounds(spec) if kind in ("percentile", "window") else (0.0, 1.0)
     if kind == "unit":
         high = _full_scale(channels.dtype)
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite and is replaced below
-        values = np.array(channels, np.float32, order="C")
-    for channel in values:
-        finite = _replace_non_finite(channel)
-        if kind == "zscore":
-            sample = _every_nth(finite).astype(np.float64)
-            deviation = sample.std() if sample.size else 0.0
-            _scale(channel, sample.mean() if sample.size else 0.0, deviation)
+    out = []
+    for channel in channels:
+        values, fill = _finite(channel)
+        if not values.size:
+            out.append(Scaling(0.0, 0.0, False, 0.0))
+        elif kind in ("zscore", "local"):
+            sample = _every_nth(values).astype(np.float64)
+            out.append(Scaling(float(sample.mean()), float(sample.std()), False, fill))
         elif kind == "percentile":
-            _scale(channel, *_percentiles(finite, low, high), clip=True)
-        elif kind != "none" and kind != "local":
-            _scale(channel, low, high - low, clip=True)
-        if not finite.size:
-            channel[...] = 0
-    return _local_contrast(values, float(spec.get("sigma", 16)), slice_axis) if kind == "local" else values
+            out.append(Scaling(*_percentiles(values, low, high), True, fill))
+        else:
+            out.append(Scaling(low, high - low, kind != "none", fill))
+    return out
+
+
+def scale(channels: np.ndarray, how: Sequence[Scaling]) -> np.ndarray:
+    """The second half of `normalise`: (C, *S), the image or a part of it -> float32 (C, *S), a new array."""
+    out = np.empty(channels.shape, np.float32)
+    for channel, to, by in zip(channels, out, how, strict=True):
+        factor = np.float32(1 / by.unit if by.unit > np.finfo(np.float32).tiny else 0)
+        slab = max(1, SLAB * len(to) // max(to.size, 1))
+        for first in range(0, len(to), slab):
+            source, part = channel[first : first + slab], to[first : first + slab]
+            with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite and is replaced
+                part[...] = source
+            if by.fill is not None:
+                part[~np.isfinite(part)] = by.fill
+            if by.zero:
+                part -= np.float32(by.zero)
+            if factor != 1:
+                part *= factor
+            if by.clip:
+                np.clip(part, 0, 1, out=part)
+    return out
 
 
 def match_channels(channels: np.ndarray, wanted: int, how: str = "luminance") -> np.ndarray:
@@ -143,23 +225,18 @@ def match_channels(channels: np.ndarray, wanted: int, how: str = "luminance") ->
     return grey.astype(channels.dtype) if channels.dtype.kind == "f" else np.rint(grey).astype(channels.dtype)
 
 
-def _local_contrast(values: np.ndarray, sigma: float, slice_axis: int | None) -> np.ndarray:
-    """Each channel less its local mean, over its local deviation; the deviation of flat places is not taken below a
-    quarter of the channel's own mean one, or their noise would look like structure."""
-    if not sigma > 0:
-        raise InputError(f"normalisation local with sigma {sigma}: it is more than 0, in voxels")
+def _local_contrast(values: np.ndarray, sigma: float, slice_axis: int | None) -> None:
+    """Each channel (of deviation 1) less its local mean, over its local deviation, in place."""
     values -= _blur(values, sigma, slice_axis)
-    deviation = np.sqrt(_blur(values * values, sigma, slice_axis))
-    floor = 0.25 * deviation.mean(tuple(range(1, values.ndim)), keepdims=True)
-    values /= np.maximum(deviation, np.maximum(floor, np.finfo(np.float32).tiny))
-    return np.clip(values, -3, 3, out=values)
+    values /= np.maximum(np.sqrt(_blur(values * values, sigma, slice_axis)), FLAT)
+    np.clip(values, -3, 3, out=values)
 
 
 def _blur(values: np.ndarray, sigma: float, slice_axis: int | None) -> np.ndarray:
     sigmas = [sigma] * (values.ndim - 1)
     if slice_axis is not None:
         sigmas[slice_axis] = 0
-    return ndimage.gaussian_filter(values, [0, *sigmas], mode="nearest", truncate=3)
+    return ndimage.gaussian_filter(values, [0, *sigmas], mode="nearest", truncate=TRUNCATE)
 
 
 def _bounds(spec: Mapping[str, Any]) -> tuple[float, float]:
@@ -180,15 +257,17 @@ def _full_scale(dtype: np.dtype) -> float:
     raise InputError(f"this model takes 8-bit, 16-bit unsigned or float (0..1) images, not {dtype}: convert the image")
 
 
-def _replace_non_finite(channel: np.ndarray) -> np.ndarray:
-    """Put the smallest finite value where there is none, in place; return the finite values, flat."""
-    flat = channel.reshape(-1)
+def _finite(channel: np.ndarray) -> tuple[np.ndarray, float | None]:
+    """The finite values of a channel, flat, and the smallest of them if there are others."""
+    if channel.dtype.kind != "f":
+        return channel.reshape(-1), None
+    with np.errstate(over="ignore"):
+        flat = channel.astype(np.float32, copy=False).reshape(-1)
     good = np.isfinite(flat)
     if good.all():
-        return flat
+        return flat, None
     finite = flat[good]
-    flat[~good] = finite.min() if finite.size else 0
-    return finite
+    return finite, float(finite.min()) if finite.size else 0.0
 
 
 def _every_nth(flat: np.ndarray) -> np.ndarray:
@@ -199,17 +278,7 @@ def _every_nth(flat: np.ndarray) -> np.ndarray:
 
 def _percentiles(finite: np.ndarray, low: float, high: float) -> tuple[float, float]:
     """The lower percentile and the distance to the upper one; of the extremes where the percentiles coincide."""
-    if not finite.size:
-        return 0.0, 0.0
-    bottom, top = np.percentile(_every_nth(finite), (low, high))
+    bottom, top = np.percentile(_every_nth(finite).astype(np.float32, copy=False), (low, high))
     if not bottom < top:  # nearly everything has one value: a few bright vessels on black
         bottom, top = finite.min(), finite.max()
     return float(bottom), float(top) - float(bottom)
-
-
-def _scale(channel: np.ndarray, zero: float, unit: float, clip: bool = False) -> None:
-    """(channel - zero) / unit in place; 0 everywhere where `unit` is 0."""
-    channel -= np.float32(zero)
-    channel *= np.float32(1 / unit if unit > np.finfo(np.float32).tiny else 0)
-    if clip:
-        np.clip(channel, 0, 1, out=channel)

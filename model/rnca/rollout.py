@@ -29,14 +29,18 @@ from .geometry import (
     grow_box,
     image_channels,
     parse_roi,
+    regrid_box,
     slice_axis,
 )
-from .intensity import network_input
+from .intensity import NetworkInput
 from .labels import check_mask, pick_labels, soft_start
-from .window import Mask, Window
+from .window import Low, Mask, Window
 from .zoo import as_model
 
 Reason: TypeAlias = Literal["steps", "converged", "empty"]
+
+EARLIEST = 16
+"""Updates before which a mask does not count as converged: the state may move for some before the mask shows it."""
 
 
 @dataclass
@@ -88,7 +92,7 @@ def stream(
     soft: bool = False,
     device: str = "auto",
     patience: int = 0,
-    bfloat16: bool = False,
+    bfloat16: bool | None = None,
 ) -> Iterator[Step]:
     """Repair a mask step by step.
 
@@ -99,23 +103,28 @@ def stream(
         steps: updates; default the model's.
         label: a value of the mask, or "all": each in turn, none overwriting another.
         roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
-            inside is the same as without it (a model that resamples lays its grid into the crop: nearly the same).
+            inside is the same as without it.
         soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
         device: "auto", "cpu" or "cuda".
-        patience: end early when the mask has not changed for this many steps; 0 never.
-        bfloat16: matrix products in bfloat16: faster, not bit-identical.
+        patience: end early when the mask has not changed for this many steps, but not before step 16 (`EARLIEST`): the
+            automaton takes some steps until what it prepares is seen in the mask. 0 never.
+        bfloat16: matrix products in bfloat16: faster, not bit-identical; default as the model was compiled.
 
     Yields:
         A `Step` after each update; with "all", the labels one after the other. A mask without the label's voxels
         yields one step with reason "empty": the automaton grows from what is there, and nothing is.
 
     Raises:
-        InputError: see the sentences below.
+        InputError: at the call, not at the first step; see the sentences below.
     """
     started = time.perf_counter()
     if patience < 0:
         raise InputError(f"patience is {patience}: give 0 (never end early) or more.")
-    job = _Job(image, mask, model, steps, label, roi, soft, device, bfloat16)
+    return _steps(_Job(image, mask, model, steps, label, roi, soft, device), patience, bfloat16, started)
+
+
+def _steps(job: "_Job", patience: int, bfloat16: bool | None, started: float) -> Iterator[Step]:
+    """The steps of `stream`."""
     for value in job.labels:
         window = job.window(value)
         step = Step(0, job.steps, value, 0, None, _since(started), None, partial(job.write_start, job.values, value))
@@ -127,10 +136,12 @@ def stream(
             yield step
             continue
         quiet = 0
-        for index, (changed, box) in enumerate(window.unroll(job.model.module, job.steps), start=1):
+        for index, (changed, box) in enumerate(
+            window.unroll(job.model.module, job.steps, bfloat16, once=True), start=1
+        ):
             quiet = 0 if changed else quiet + 1
             reason: Reason | None = "steps" if index == job.steps else None
-            if patience and quiet >= patience:
+            if patience and quiet >= patience and index >= EARLIEST:
                 reason = "converged"
             write = partial(job.write, job.values, value, window, window.now.copy())
             step = Step(index, job.steps, value, changed, box, _since(started), reason, write)
@@ -159,7 +170,7 @@ def confidence(
     """
     if rollouts < 1:
         raise InputError(f"rollouts is {rollouts}: give 1 or more.")
-    job = _Job(image, mask, model, steps, label, roi, soft, device, False)
+    job = _Job(image, mask, model, steps, label, roi, soft, device)
     agreement = np.ones(job.grid.shape, np.float32)
     for value in job.labels:
         window = job.window(value)
@@ -189,11 +200,9 @@ class _Job:
         roi: str | Sequence[slice] | None,
         soft: bool,
         device: str,
-        bfloat16: bool,
     ) -> None:
         self.device = pick_device(device)
         self.model = as_model(model, self.device)
-        self.low_precision = bfloat16
         meta = self.model.metadata
         self.steps = meta.steps if steps is None else steps
         if self.steps < 0:
@@ -212,7 +221,7 @@ class _Job:
         shape = self.values.shape
         self.axis = slice_axis(self.grid.spacing, shape, meta.slice_axis) if len(shape) > meta.dims else None
         channels = image_channels(image, shape)
-        self.pixels = network_input(channels, meta.image_channels, meta.intensity, meta.colour, self.axis)
+        self.pixels = NetworkInput(channels, meta.image_channels, meta.intensity, meta.colour, self.axis)
 
     def window(self, value: float) -> Window | None:
         """Where this label is repaired; None if it has no voxel there."""
@@ -228,10 +237,13 @@ class _Job:
         if meta.resample and meta.spacing is not None:
             model_axes = iter(meta.spacing)
             wanted = tuple(s if a == axis else next(model_axes) for a, s in enumerate(spacing))
-        scale = [w / s for w, s in zip(wanted, spacing, strict=True)]
+        low_shape = tuple(max(1, round(n * s / w)) for n, s, w in zip(shape, spacing, wanted, strict=True))
+        resampled = max(abs(w / s - 1) for w, s in zip(wanted, spacing, strict=True)) > 0.01
+        factors = [n / m if resampled else 1.0 for n, m in zip(shape, low_shape, strict=True)]
+        extra = 4 if resampled else 0  # model voxels that interpolation there and back looks at
 
         def margin(cells: int) -> list[int]:
-            return [0 if a == axis else math.ceil(cells * f) for a, f in enumerate(scale)]
+            return [0 if a == axis else math.ceil((cells + extra) * f) for a, f in enumerate(factors)]
 
         domain: Box = tuple(slice(0, n) for n in shape)
         if self.region is not None:
@@ -242,21 +254,14 @@ class _Job:
             return None
         around = grow_box(inner, margin(self.steps + 2), tuple(d.stop - d.start for d in domain))
         box = tuple(slice(d.start + a.start, d.start + a.stop) for d, a in zip(domain, around, strict=True))
+        low = None
+        if resampled:
+            low_box, box = regrid_box(box, shape, low_shape)
+            low = Low(shape, low_shape, box, low_box)
         writable = np.ones(start[box].shape, bool) if allowed is None else allowed[box]
         if self.region is not None:
             writable = writable & _inside(self.region, box)
-        resampled = wanted if max(abs(f - 1) for f in scale) > 0.01 else None
-        return Window(
-            box,
-            self.pixels[(slice(None), *box)],
-            start[box],
-            writable,
-            axis,
-            spacing,
-            resampled,
-            self.device,
-            self.low_precision,
-        )
+        return Window(box, self.pixels.part(box), start[box], writable, axis, low, self.device)
 
     def write(self, values: NDArray[Any], value: float, window: Window, now: Mask) -> Image:
         """The whole mask with this label as it now is in its window, in the form it was given.

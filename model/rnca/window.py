@@ -1,15 +1,41 @@
 """The part of a volume that a rollout works on, laid out for the engine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .geometry import Box, resample, transfer_change
+from .geometry import Box, centres_between, resample_part, transfer_change
 
 Mask: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Low:
+    """The model's own grid, laid over the whole volume: what is sampled does not depend on the window.
+
+    Attributes:
+        shape, low_shape: of the whole volume, and of its grid at the model's spacing.
+        box, low_box: the window in both.
+    """
+
+    shape: tuple[int, ...]
+    low_shape: tuple[int, ...]
+    box: Box
+    low_box: Box
+
+    def sample(self, array: NDArray[Any]) -> NDArray[np.float32]:
+        """The window's voxels on the model's grid, by linear interpolation."""
+        return resample_part(array, self.box, self.shape, self.low_box, self.low_shape)
+
+    @cached_property
+    def centres(self) -> list[NDArray[np.float64]]:
+        """Where, an axis each, the window's voxels lie in the indices of its part of the model's grid."""
+        return centres_between(self.low_box, self.low_shape, self.box, self.shape)
 
 
 class Window:
@@ -22,33 +48,38 @@ class Window:
         start: NDArray[Any],
         writable: Mask,
         axis: int | None,
-        spacing: Sequence[float],
-        resampled: Sequence[float] | None,
+        low: Low | None,
         device: str,
-        low_precision: bool,
     ) -> None:
-        self.box, self.writable, self.axis, self.low_precision = box, writable, axis, low_precision
+        self.box, self.writable, self.axis, self.low = box, writable, axis, low
         self.before: Mask = start > 0.5 if start.dtype != bool else start
         self.now = self.before.copy()
         self.low_before: Mask | None = None
-        if resampled is not None:
-            pixels = np.stack([resample(channel, spacing, resampled)[0] for channel in pixels])
-            start = resample(start.astype(np.float32), spacing, resampled)[0]
+        if low is not None:
+            pixels = np.stack([low.sample(channel) for channel in pixels])
+            start = low.sample(start)
             start = (start > 0.5) if self.before is start else start
             self.low_before = start > 0.5
-        self.image = torch.from_numpy(np.ascontiguousarray(self._batch(pixels))).to(device)
+        self.image: torch.Tensor | None = torch.from_numpy(np.ascontiguousarray(self._batch(pixels))).to(device)
         self.start = torch.from_numpy(np.ascontiguousarray(self._batch(start[None]))).to(device)
 
     def _batch(self, channels: NDArray[Any]) -> NDArray[Any]:
         """(C, *S) -> (B, C, *S): slices are the batch of a 2-D model on a volume."""
         return channels[None] if self.axis is None else np.moveaxis(channels, self.axis + 1, 0)
 
-    def unroll(self, module: Any, steps: int, stochastic: bool = False) -> Iterator[tuple[int, Box | None]]:
-        """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask."""
+    def unroll(
+        self, module: Any, steps: int, bfloat16: bool | None = None, *, stochastic: bool = False, once: bool = False
+    ) -> Iterator[tuple[int, Box | None]]:
+        """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask.
+
+        With `once` the window lets go of its image: the engine has its own, and there is no other rollout.
+        """
         low_now = None if self.low_before is None else self.low_before.copy()
-        module.low_precision = self.low_precision  # only `start` reads it: rollouts that share a module keep their own
         with torch.inference_mode():
-            cells = module.start(self.image, self.start)
+            precision = () if bfloat16 is None else (bfloat16,)
+            cells = module.start(self.image, self.start, *precision)
+        if once:
+            self.image = None
         for _ in range(steps):
             with torch.inference_mode():
                 cells = module.step(cells, stochastic)
@@ -57,8 +88,9 @@ class Window:
                 places = self._flip(self.now, flips, self.writable)
             else:
                 self._flip(low_now, flips, None)
+                assert self.low is not None
                 assert self.low_before is not None
-                result = transfer_change(self.before, self.low_before, low_now)
+                result = transfer_change(self.before, self.low_before, low_now, self.low.centres)
                 result = np.where(self.writable, result, self.before)
                 places = np.nonzero(result != self.now)
                 self.now = result
@@ -85,6 +117,6 @@ class Window:
     def final(self, module: Any, steps: int, stochastic: bool = False) -> Mask:
         """The window's mask after a whole rollout that starts anew."""
         self.now = self.before.copy()
-        for _ in self.unroll(module, steps, stochastic):
+        for _ in self.unroll(module, steps, stochastic=stochastic):
             pass
         return self.now

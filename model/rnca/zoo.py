@@ -5,6 +5,7 @@ is code and no sandbox: an archive whose digest is not listed is never opened, a
 Shipped models live in `zoo/NAME/NAME.ts` with `metadata.json` (a readable copy) and a model card.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -67,9 +68,11 @@ class Model:
         return self.module(image, mask, self.metadata.steps if steps is None else steps)
 
     def to(self, device: str | torch.device) -> "Model":
-        """Move the weights; returns self."""
-        self.module.to(device)
-        return self
+        """This model with its weights on a device: itself if they are there, else a copy; others may be using it."""
+        wanted, here = torch.device(device), next(self.module.buffers()).device
+        if wanted.type == here.type and wanted.index in (None, here.index):
+            return self
+        return replace(self, module=copy.deepcopy(self.module).to(wanted))
 
     @property
     def definition(self) -> RNCA:
