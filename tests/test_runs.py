@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rnca.errors import InputError
 from rnca.phantoms import phantom
-from rnca.runs import Data, export_run, gather, train_run
+from rnca.runs import Data, command_line, export_run, gather, train_run
 from rnca.training import Settings
 from rnca.zoo import load_model
 
@@ -88,6 +88,13 @@ def test_the_model_and_its_children_see_images_as_the_run_did(tmp_path: Path) ->
     exported = export_run(tmp_path / "b", tmp_path / "c" / "c.ts", "c", "1.0.0", "", "")
     for model in (path, child, exported):
         assert (load_model(model).metadata.intensity, load_model(model).metadata.colour) == (spec, "green")
+
+
+def test_a_card_tells_the_command_and_nothing_about_the_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/rnca", "train", str(tmp_path / "set" / "train"), "--rate", "0.001"])
+    assert command_line() == "rnca train set/train --rate 0.001"
 
 
 def test_export_writes_card_and_metadata_beside_the_archive(finished: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The run's folder holds `run.json` (data, network, settings), `checkpoint.npz`, `
 
 import csv
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -136,8 +137,8 @@ def _short(folders: Sequence[Path]) -> list[str]:
 
 
 def command_line() -> str:
-    """How this process was called, for a model card."""
-    return shlex.join(["rnca", *sys.argv[1:]])
+    """How this process was called, for a model card, with paths as `_short` gives them."""
+    return shlex.join(["rnca", *[_short([Path(word)])[0] if os.sep in word else word for word in sys.argv[1:]]])
 
 
 def _check_same_run(folder: Path, about: dict[str, Any]) -> None:
