@@ -4,17 +4,19 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
-from rnca.files import atomic_path
+from common.networks import build, parameters
+from rnca.bars import progress_bar
+from rnca.files import atomic_path, write_json
 
 CHECKPOINT_SECONDS = 60
 
@@ -28,7 +30,6 @@ class Sample:
     image: NDArray[np.float32]  # (C, H, W)
     classes: NDArray[np.uint8]  # (H, W), 0 is background
     source: str = ""  # data set
-    grids: dict[str, Any] = field(default_factory=dict)  # whatever writes a prediction back
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Recipe:
     iterations: int
     batch: int = 4
     patch: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     turn: float = math.pi  # rotations up to this angle
     zoom: tuple[float, float] = (0.8, 1.25)
@@ -176,3 +177,67 @@ def foreground_dice(net: nn.Module, samples: Sequence[Sample], patch: int, devic
         truth = (sample.classes > 0).astype(np.uint8) if len(soft) == 1 else sample.classes
         scores += [dice(chosen == k, truth == k) for k in kinds if (truth == k).any()]
     return float(np.mean(scores))
+
+
+def fit(
+    name: str,
+    kind: str,
+    outputs: int,
+    recipe: Recipe,
+    train: Sequence[Sample],
+    val: Sequence[Sample],
+    out: Path,
+    device: str,
+) -> nn.Module:
+    """The network NAME, trained as far as it is not yet: out/NAME.pt, .json about it, .partly.pt while it is trained.
+
+    Without validation images the last weights are kept.
+    """
+    finished, partly = out / f"{name}.pt", out / f"{name}.partly.pt"
+    torch.manual_seed(recipe.seed)
+    net = build(kind, train[0].image.shape[0], outputs)
+    if finished.exists():
+        net.load_state_dict(torch.load(finished, map_location="cpu", weights_only=True))
+        return net.to(device)
+    run = Fit(net, outputs, recipe, device)
+    if partly.exists():
+        run.resume(partly)
+    _train(run, name, train, val, partly)
+    with atomic_path(finished) as temporary:
+        torch.save(run.best, temporary)
+    about = {
+        "network": kind,
+        "parameters": parameters(net),
+        "recipe": asdict(recipe),
+        "patients": sorted({s.group for s in train}),
+        "seconds": round(run.seconds, 1),
+        "threads": torch.get_num_threads(),
+        "validation_dice": round(run.best_dice, 4),
+        "chosen_iteration": run.best_at,
+        "torch": torch.__version__,
+    }
+    write_json(out / f"{name}.json", about)
+    partly.unlink(missing_ok=True)
+    net.load_state_dict(run.best)
+    return net
+
+
+def _train(run: Fit, name: str, train: Sequence[Sample], val: Sequence[Sample], partly: Path) -> None:
+    recipe, out = run.recipe, Console(stderr=True)
+    losses: list[float] = []
+    saved = run.seconds
+    with progress_bar(out, name, recipe.iterations) as advance:
+        while run.iteration < recipe.iterations:
+            losses.append(run.step(train))
+            advance(run.iteration, None, f"{name}: loss {np.mean(losses[-50:]):.3f}")
+            at_end = run.iteration == recipe.iterations
+            if run.iteration % recipe.validate_every == 0 or at_end:
+                dice = foreground_dice(run.net, val, recipe.patch, run.device) if val else float(run.iteration)
+                run.keep_best(dice)
+                out.print(
+                    f"{name}: iteration {run.iteration}, loss {np.mean(losses[-100:]):.3f}, validation Dice {dice:.4f},"
+                    f" {run.seconds / run.iteration:.3f} s an iteration"
+                )
+            if run.seconds - saved > CHECKPOINT_SECONDS or at_end:
+                run.save(partly)
+                saved = run.seconds
