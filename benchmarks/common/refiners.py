@@ -1,6 +1,7 @@
 """The refiners that are compared: image and starting mask in, mask out.
 
-A start is soft, float32 in 0..1, or binary, which is the same with two values. Refiners get the image as it was stored.
+A start is soft, float32 in 0..1, or binary, which is the same with two values. Refiners get the image as it was stored;
+the automaton takes SimpleITK images too, for models that care about the spacing.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rnca
+from rnca.geometry import Grid, Image, as_array
 from rnca.zoo import Model, load_model
 
 Mask = NDArray[np.bool_]
 Soft = NDArray[np.float32]
-Repair = Callable[[NDArray[Any], Soft], dict[int, Mask]]
+Repair = Callable[[Any, Soft], dict[int, Mask]]
 
 
 @dataclass
@@ -48,7 +50,7 @@ def none() -> Refiner:
 def closing(radius: int) -> Refiner:
     """Morphological closing with a disk or ball."""
 
-    def repair(image: NDArray[Any], start: Soft) -> dict[int, Mask]:
+    def repair(image: Any, start: Soft) -> dict[int, Mask]:
         return {0: close_mask(start > 0.5, radius)}
 
     return Refiner(f"closing, radius {radius}", {"radius": radius}, repair)
@@ -69,7 +71,7 @@ def reconstruction(radius: int) -> Refiner:
     """Closing, then all holes filled by reconstruction by erosion from the border (Soille 1999, 6.3.7)."""
     from skimage.morphology import reconstruction as reconstruct
 
-    def repair(image: NDArray[Any], start: Soft) -> dict[int, Mask]:
+    def repair(image: Any, start: Soft) -> dict[int, Mask]:
         closed = np.pad(close_mask(start > 0.5, radius), 1).astype(np.uint8)
         seed = np.ones_like(closed)
         inner = (slice(1, -1),) * closed.ndim
@@ -89,7 +91,7 @@ def grey_reconstruction(low: float) -> Refiner:
     """
     from skimage.morphology import reconstruction as reconstruct
 
-    def repair(image: NDArray[Any], start: Soft) -> dict[int, Mask]:
+    def repair(image: Any, start: Soft) -> dict[int, Mask]:
         strong, weak = start > 0.5, start > low
         return {0: reconstruct(strong.astype(np.uint8), weak.astype(np.uint8), method="dilation") > 0}
 
@@ -108,7 +110,7 @@ def dense_crf(weight: float = 4.0, colour: float = 10.0, reach: float = 30.0) ->
     """
     import pydensecrf.densecrf as crf
 
-    def repair(image: NDArray[Any], start: Soft) -> dict[int, Mask]:
+    def repair(image: Any, start: Soft) -> dict[int, Mask]:
         height, width = start.shape
         share = np.clip(start, 0.05, 0.95)
         model = crf.DenseCRF2D(width, height, 2)
@@ -139,12 +141,14 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
     meta = loaded.metadata
     moments = sorted(steps)
 
-    def repair(image: NDArray[Any], start: Soft) -> dict[int, Mask]:
-        mask = np.rint(255 * start).astype(np.uint8) if soft else (start > 0.5).astype(np.uint8)
+    def repair(image: Any, start: Soft) -> dict[int, Mask]:
+        mask: Image = np.rint(255 * start).astype(np.uint8) if soft else (start > 0.5).astype(np.uint8)
+        if not isinstance(image, np.ndarray):
+            mask = Grid.of(image).wrap(mask)
         found: dict[int, Mask] = {}
         for step in rnca.stream(image, mask, loaded, moments[-1], soft=soft, **options):
             if step.reason is not None or step.index in moments:
-                found[step.index] = np.asarray(step.mask) > 0
+                found[step.index] = as_array(step.mask) > 0
         last = found[max(found)]
         return {moment: found.get(moment, last) for moment in moments}
 

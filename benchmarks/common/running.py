@@ -1,6 +1,7 @@
 """Running refiners over cases: each measurement is looked up, and made and kept if it is not there."""
 
 import argparse
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def measure(
     rows: Rows,
     parts: Mapping[str, Any],
     refiner: Refiner,
-    image: NDArray[Any],
+    image: Any,
     start: NDArray[np.float32],
     truth: Mask,
     score: Score,
@@ -53,7 +54,7 @@ def choose(
     rows: Rows,
     task: str,
     candidates: Sequence[Refiner],
-    cases: Iterable[tuple[str, NDArray[Any], NDArray[np.float32], Mask]],
+    cases: Iterable[tuple[str, Any, NDArray[np.float32], Mask]],
     score: Score,
     metric: str = "dice",
 ) -> Refiner:
@@ -70,6 +71,11 @@ def choose(
         ]
         means.append(float(np.mean([row[0][metric] for row in scored])))
     return candidates[int(np.argmax(means))]
+
+
+def case_seed(seed: int, name: str, *more: int) -> tuple[int, ...]:
+    """A seed for the damage of one case: the same whatever other cases there are."""
+    return (seed, zlib.crc32(name.encode()), *more)
 
 
 def say(text: str) -> None:
