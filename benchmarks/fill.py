@@ -131,7 +131,6 @@ def main() -> None:
     parts = []
     for heading, kind in (("Chunks cut out", "chunks"), ("Unperturbed", "unperturbed")):
         table = aggregate((row for row in found if row["start"] == kind), by, list(METRICS))
-        table.sort(key=lambda row: list(dict.fromkeys(r["organ"] for r in found)).index(row["organ"]))
         parts.append((heading, table, markdown(table, by, METRICS)))
     notes = [f"n is slices × draws; split {given.split}; seed {given.seed}; {versions()}."]
     print(write_table(given.output, "fill", parts, notes))

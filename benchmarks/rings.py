@@ -144,7 +144,6 @@ def main() -> None:
     parts = []
     for heading, rings in (("All slices", found), ("Broken rings", [row for row in found if row["ring_broken"]])):
         table = aggregate(rings, by, list(METRICS))
-        table.sort(key=lambda row: list(dict.fromkeys(r["base"] for r in found)).index(row["base"]))
         parts.append((heading, table, markdown(table, by, METRICS)))
     notes = [f"n is slices; split {given.split}; seed {given.seed}; {versions()}."]
     print(write_table(given.output, name, parts, notes))

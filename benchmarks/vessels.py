@@ -131,8 +131,7 @@ def run(options: Any, rows: Rows, refiners: list[Refiner]) -> list[Row]:
                 base = BASES.get(model.split("_")[0], model)
                 found += [{"base": base, **row} for row in made]
                 say(f"{case.name}, {model}, {refiner.name}: Δβ0 {made[0]['patch_betti0_error']:.3f} a patch")
-    order = list(BASES.values())
-    return sorted(found, key=lambda row: order.index(row["base"]) if row["base"] in order else len(order))
+    return found
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Repairs of volumes: python benchmarks/volumes.py --data FOLDER
 
-Fill (--model, organ-3d): hippocampus_msd (both labels as one, and each) and the organs of chaos_mr_t2, boxes and balls cut
-out until the Dice is about 0.80, as in benchmarks/fill.py; distances in mm.
+Fill (--model, organ-3d): hippocampus_msd (both labels as one, and each) and the organs of chaos_mr_t2, boxes and balls
+cut out until the Dice is about 0.80, as in benchmarks/fill.py; distances in mm.
 
 Bridge (--bridge-model, vessel-3d): medrad_trees, for which an image is made (the tree blurred, of varying contrast, on
 a cloudy noisy background; seeded), and vesselnn_2pm with its own images, for evaluation only. Of each tree the fullest
@@ -78,7 +78,7 @@ def fill_cases(data: Path, split: str, limit: int | None) -> Iterator[Volume]:
 
 
 def full_boxes(truth: Mask, edge: int, count: int) -> list[tuple[slice, ...]]:
-    """Up to `count` boxes of at most `edge` voxels an axis on a regular grid, the fullest first, 500 voxels at least."""
+    """Up to `count` boxes of at most `edge` voxels an axis on a regular grid, fullest first, 500 voxels in each."""
     starts = [range(0, max(n - edge // 2, 1), edge) for n in truth.shape]
     boxes = [
         (slice(k, k + edge), slice(j, j + edge), slice(i, i + edge))
@@ -174,10 +174,9 @@ def main() -> None:
     for task in ("fill", "bridge") if given.task == "both" else (given.task,):
         found = run(given, task, rows)
         for heading, start in ((f"{task}, damaged", "damaged"), (f"{task}, unperturbed", "unperturbed")):
-            table = aggregate((row for row in found if row["start"] == start), ["group", "refiner"], list(METRICS))
-            order = list(dict.fromkeys(row["group"] for row in found))
-            table.sort(key=lambda row, order=order: order.index(row["group"]))
-            parts.append((heading.capitalize(), table, markdown(table, ["group", "refiner"], METRICS)))
+            by = ["group", "refiner"]
+            table = aggregate((row for row in found if row["start"] == start), by, list(METRICS))
+            parts.append((heading.capitalize(), table, markdown(table, by, METRICS)))
     notes = [f"n is objects (boxes of trees); split {given.split}; seed {given.seed}; {versions()}."]
     print(write_table(given.output, "volumes", parts, notes))
 

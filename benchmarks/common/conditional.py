@@ -53,7 +53,7 @@ def conditional_unet(
     digest = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in net.state_dict().values())).hexdigest()[:16]
 
     def repair(image: NDArray[Any], start: NDArray[np.float32]) -> dict[int, NDArray[np.bool_]]:
-        return {0: predict(net, stack(image, start), recipe.patch, device)[0] > 0.5}
+        return {0: predict(net, stack(image, start), recipe, device)[0] > 0.5}
 
     return Refiner("conditional U-Net", {"weights": digest, "recipe": asdict(recipe)}, repair, parameters(net))
 
@@ -64,6 +64,6 @@ def untrained_unet(channels: int) -> Refiner:
     net = build("unet", channels + 1, 1).eval()
 
     def repair(image: NDArray[Any], start: NDArray[np.float32]) -> dict[int, NDArray[np.bool_]]:
-        return {0: predict(net, stack(image, start), 64)[0] > 0.5}
+        return {0: predict(net, stack(image, start), Recipe(0, patch=64))[0] > 0.5}
 
     return Refiner("conditional U-Net", {}, repair, parameters(net))

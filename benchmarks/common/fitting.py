@@ -44,7 +44,8 @@ class Recipe:
     turn: float = math.pi  # rotations up to this angle
     zoom: tuple[float, float] = (0.8, 1.25)
     grey: bool = True  # blend the colours with their grey value
-    validate_every: int = 500
+    validate_every: int = 500  # iterations; 0: never, the last weights are kept
+    bfloat16: bool = False  # matrix products, in training and prediction
     seed: int = 0
 
 
@@ -104,7 +105,9 @@ class Fit:
         images, classes = draw_batch(samples, self.recipe, self.rng)
         images, classes = images.to(self.device), classes.to(self.device)
         self.net.train()
-        loss: Tensor = self.loss(self.net(images), one_hot(classes, self.outputs))
+        with _products(self.device, self.recipe):
+            logits = self.net(images)
+        loss: Tensor = self.loss(logits.float(), one_hot(classes, self.outputs))
         self.optimizer.zero_grad()
         loss.backward()
         done = self.iteration / self.recipe.iterations
@@ -116,8 +119,8 @@ class Fit:
         return float(loss.detach())
 
     def keep_best(self, dice: float) -> None:
-        """Remember the weights if this is the highest Dice on the validation images so far."""
-        if dice > self.best_dice:
+        """Remember the weights if this is the highest Dice on the validation images so far, or if there is none."""
+        if dice > self.best_dice or math.isnan(dice):
             self.best_dice, self.best_at = dice, self.iteration
             self.best = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
 
@@ -151,27 +154,31 @@ class Fit:
         self.rng.bit_generator.state = about["random"]
 
 
-def predict(net: nn.Module, image: NDArray[np.float32], patch: int, device: str = "cpu") -> NDArray[np.float32]:
+def _products(device: str, recipe: Recipe) -> torch.autocast:
+    return torch.autocast(device, torch.bfloat16, enabled=recipe.bfloat16)
+
+
+def predict(net: nn.Module, image: NDArray[np.float32], recipe: Recipe, device: str = "cpu") -> NDArray[np.float32]:
     """Probabilities (outputs, H, W) of a whole image (C, H, W): overlapping windows, logits averaged as a Gaussian."""
     from monai.inferers import sliding_window_inference
 
     net.eval()
-    with torch.inference_mode():
-        logits = sliding_window_inference(
-            torch.from_numpy(image)[None].to(device), (patch, patch), 16, net, overlap=0.5, mode="gaussian"
-        )
+    pixels = torch.from_numpy(image)[None].to(device)
+    with torch.inference_mode(), _products(device, recipe):
+        logits = sliding_window_inference(pixels, (recipe.patch,) * 2, 16, net, overlap=0.5, mode="gaussian")
         assert isinstance(logits, Tensor)
+        logits = logits.float()
         soft = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
     return soft[0].cpu().numpy()
 
 
-def foreground_dice(net: nn.Module, samples: Sequence[Sample], patch: int, device: str = "cpu") -> float:
+def foreground_dice(net: nn.Module, samples: Sequence[Sample], recipe: Recipe, device: str = "cpu") -> float:
     """Mean Dice over whole images, and over the classes that a sample has."""
     from rnca.metrics import dice
 
     scores = []
     for sample in samples:
-        soft = predict(net, sample.image, patch, device)
+        soft = predict(net, sample.image, recipe, device)
         chosen = (soft[0] > 0.5).astype(np.uint8) if len(soft) == 1 else soft.argmax(0)
         kinds = [1] if len(soft) == 1 else range(1, len(soft))
         truth = (sample.classes > 0).astype(np.uint8) if len(soft) == 1 else sample.classes
@@ -191,7 +198,7 @@ def fit(
 ) -> nn.Module:
     """The network NAME, trained as far as it is not yet: out/NAME.pt, .json about it, .partly.pt while it is trained.
 
-    Without validation images the last weights are kept.
+    Without validation the last weights are kept.
     """
     finished, partly = out / f"{name}.pt", out / f"{name}.partly.pt"
     torch.manual_seed(recipe.seed)
@@ -212,7 +219,7 @@ def fit(
         "patients": sorted({s.group for s in train}),
         "seconds": round(run.seconds, 1),
         "threads": torch.get_num_threads(),
-        "validation_dice": round(run.best_dice, 4),
+        "validation_dice": None if math.isnan(run.best_dice) else round(run.best_dice, 4),
         "chosen_iteration": run.best_at,
         "torch": torch.__version__,
     }
@@ -231,8 +238,8 @@ def _train(run: Fit, name: str, train: Sequence[Sample], val: Sequence[Sample], 
             losses.append(run.step(train))
             advance(run.iteration, None, f"{name}: loss {np.mean(losses[-50:]):.3f}")
             at_end = run.iteration == recipe.iterations
-            if run.iteration % recipe.validate_every == 0 or at_end:
-                dice = foreground_dice(run.net, val, recipe.patch, run.device) if val else float(run.iteration)
+            if at_end or run.iteration % (recipe.validate_every or 100) == 0:
+                dice = foreground_dice(run.net, val, recipe, run.device) if val and recipe.validate_every else math.nan
                 run.keep_best(dice)
                 out.print(
                     f"{name}: iteration {run.iteration}, loss {np.mean(losses[-100:]):.3f}, validation Dice {dice:.4f},"

@@ -66,12 +66,16 @@ def _number(value: Any) -> Any:
 
 
 def aggregate(rows: Iterable[Row], by: Sequence[str], metrics: Sequence[str]) -> list[Row]:
-    """Mean, standard deviation and number of cases of each metric for each group, in order of first appearance."""
+    """Mean, standard deviation and number of cases of each metric for each group.
+
+    Groups are in order of first appearance, those with the same value of `by[0]` together.
+    """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    first = list(dict.fromkeys(group[0] for group in groups))
     table = []
-    for group, members in groups.items():
+    for group, members in sorted(groups.items(), key=lambda item: first.index(item[0][0])):
         numbers = [{name: float(row[name]) for name in metrics if row.get(name) is not None} for row in members]
         means = summarise(numbers)
         line: Row = dict(zip(by, group, strict=True)) | {"n": len(members)}
@@ -126,10 +130,14 @@ def versions(*more: str) -> str:
 
 
 def write_table(folder: Path, name: str, parts: Sequence[tuple[str, Sequence[Row], str]], notes: Sequence[str]) -> str:
-    """Write NAME.md and NAME.csv; `parts` are (heading, table, its Markdown). Returns the Markdown."""
+    """Write NAME.md and NAME.csv; `parts` are (heading, table, its Markdown). Returns the Markdown.
+
+    Of absolute paths in the command only the last name is shown: tables are made to be passed on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     blocks = [f"{'#' * 2} {heading}\n\n{text}" for heading, _, text in parts]
-    command = "Command: `python benchmarks/" + " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) + "`"
+    given = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
+    command = "Command: `python benchmarks/" + " ".join([Path(given[0]).name, *given[1:]]) + "`"
     text = "\n\n".join([*blocks, *notes, command]) + "\n"
     write_text(folder / f"{name}.md", text)
     rows = [{"table": heading, **row} for heading, table, _ in parts for row in table]
