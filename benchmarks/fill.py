@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from common.chunks import cut_chunks
 from common.data import Picture, read_cases, read_chaos_ct
 from common.refiners import Refiner, automaton, none, reconstruction
-from common.running import case_seed, choose, measure, options, say
+from common.running import case_seed, choose, guarded, measure, options, say
 from common.tables import Row, Rows, aggregate, markdown, versions, write_table
 from rnca.metrics import evaluate
 
@@ -137,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -24,7 +24,7 @@ import numpy as np
 
 from common.data import Picture, read_acdc, read_cases, read_stack
 from common.refiners import Mask, Refiner, Soft, automaton, closing, none
-from common.running import case_seed, choose, measure, options, say
+from common.running import case_seed, choose, guarded, measure, options, say
 from common.tables import Row, Rows, aggregate, markdown, versions, write_table
 from rnca.defects import damage
 from rnca.metrics import evaluate
@@ -150,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

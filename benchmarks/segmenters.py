@@ -42,6 +42,7 @@ from PIL import Image
 
 from common.data import read_drive
 from common.fitting import Recipe, Sample, fit, predict
+from common.running import guarded
 from rnca.files import atomic_path, list_images, read_image, read_mask
 from rnca.geometry import as_array, image_channels
 from rnca.intensity import normalise
@@ -221,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

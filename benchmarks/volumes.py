@@ -24,7 +24,7 @@ from scipy import ndimage
 
 from common.chunks import cut_chunks
 from common.refiners import Mask, Refiner, automaton, closing, none
-from common.running import Score, case_seed, choose, measure, options, say
+from common.running import Score, case_seed, choose, guarded, measure, options, say
 from common.tables import Row, Rows, aggregate, markdown, versions, write_table
 from rnca.defects import damage, smooth_noise
 from rnca.files import list_images, read_image, read_mask
@@ -182,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -58,12 +58,12 @@ def conditional_unet(
     return Refiner("conditional U-Net", {"weights": digest, "recipe": asdict(recipe)}, repair, parameters(net))
 
 
-def untrained_unet(channels: int) -> Refiner:
+def untrained_unet(channels: int, device: str = "cpu") -> Refiner:
     """The same with random weights: for timings."""
     torch.manual_seed(0)
-    net = build("unet", channels + 1, 1).eval()
+    net = build("unet", channels + 1, 1).eval().to(device)
 
     def repair(image: NDArray[Any], start: NDArray[np.float32]) -> dict[int, NDArray[np.bool_]]:
-        return {0: predict(net, stack(image, start), Recipe(0, patch=64))[0] > 0.5}
+        return {0: predict(net, stack(image, start), Recipe(0, patch=64), device)[0] > 0.5}
 
     return Refiner("conditional U-Net", {}, repair, parameters(net))

@@ -230,7 +230,7 @@ def fit(
 
 
 def _train(run: Fit, name: str, train: Sequence[Sample], val: Sequence[Sample], partly: Path) -> None:
-    recipe, out = run.recipe, Console(stderr=True)
+    recipe, out = run.recipe, Console(stderr=True, soft_wrap=True)
     losses: list[float] = []
     saved = run.seconds
     with progress_bar(out, name, recipe.iterations) as advance:

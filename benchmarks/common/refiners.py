@@ -154,7 +154,7 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
 
     identity = {"weights": meta.weights_sha256[:16], "soft": soft, **options}
     name = f"rNCA {meta.name}" + (" (soft start)" if soft else "")
-    count = sum(p.numel() for p in loaded.module.parameters())
+    count = sum(weight.numel() for weight in loaded.definition.parameters())
     return Refiner(name, identity, repair, count, moments)
 
 

@@ -1,6 +1,7 @@
 """Running refiners over cases: each measurement is looked up, and made and kept if it is not there."""
 
 import argparse
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from common.refiners import Refiner
 from common.tables import RESULTS, Row, Rows
+from rnca.errors import InputError
 
 Mask = NDArray[np.bool_]
 Score = Callable[[Mask, Mask, Mask], Mapping[str, float]]
@@ -80,4 +82,13 @@ def case_seed(seed: int, name: str, *more: int) -> tuple[int, ...]:
 
 def say(text: str) -> None:
     """A line on stderr."""
-    Console(stderr=True).print(text, markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Run a benchmark; wrong input is one sentence and exit code 2, as on the command line of the package."""
+    try:
+        main()
+    except InputError as error:
+        say(str(error))
+        sys.exit(2)

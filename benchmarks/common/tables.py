@@ -5,6 +5,7 @@ import io
 import json
 import math
 import platform
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -137,7 +138,7 @@ def write_table(folder: Path, name: str, parts: Sequence[tuple[str, Sequence[Row
     folder.mkdir(parents=True, exist_ok=True)
     blocks = [f"{'#' * 2} {heading}\n\n{text}" for heading, _, text in parts]
     given = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
-    command = "Command: `python benchmarks/" + " ".join([Path(given[0]).name, *given[1:]]) + "`"
+    command = "Command: `python benchmarks/" + shlex.join([Path(given[0]).name, *given[1:]]) + "`"
     text = "\n\n".join([*blocks, *notes, command]) + "\n"
     write_text(folder / f"{name}.md", text)
     rows = [{"table": heading, **row} for heading, table, _ in parts for row in table]
