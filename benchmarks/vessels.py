@@ -104,7 +104,7 @@ def pick_refiners(options: Any, rows: Rows) -> tuple[list[Refiner], list[str]]:
         ("DenseCRF", lambda: pick([dense_crf(*values) for values in grid])),
     ]
     refiners, missing = try_refiners(makers)
-    train = base_cases(options.base, "train", options.limit)
+    train = base_cases(options.base, "train", None)  # a trial with --limit must not leave a network of few cases
     if any("unet" in case.starts for case in train):
         recipe = replace(CONDITIONAL, iterations=options.conditional_iterations, seed=options.seed)
         refiners.append(conditional_unet(train, "unet", val, "unet_fold0", recipe, options.base))

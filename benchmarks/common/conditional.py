@@ -45,11 +45,11 @@ def conditional_unet(
     folder: Path,
     device: str = "cpu",
 ) -> Refiner:
-    """Trained (or read) from the train cases' predictions; kept in folder/networks/vessels_conditional.pt."""
+    """Trained from the train cases' predictions, or read: folder/networks/vessels_conditional_N.pt, N iterations."""
     networks = folder / "networks"
     networks.mkdir(parents=True, exist_ok=True)
     sets = samples(train, model), samples(val, val_model)
-    net = fit("vessels_conditional", "unet", 1, recipe, *sets, networks, device)
+    net = fit(f"vessels_conditional_{recipe.iterations}", "unet", 1, recipe, *sets, networks, device)
     digest = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in net.state_dict().values())).hexdigest()[:16]
 
     def repair(image: NDArray[Any], start: NDArray[np.float32]) -> dict[int, NDArray[np.bool_]]:
