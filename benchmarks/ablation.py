@@ -12,8 +12,8 @@ images from the U-Net's soft predictions, 64 steps. Metrics are means over 64×6
     perturbed labels     trained on damaged labels (thinned, gaps) in place of predictions
 
 Different from the paper: the hidden layer has 64 units, a run 800 iterations of batch 8 at 48×48, so that all nine take
-about an hour on two cores (about 0.6 CPU-seconds an iteration); evaluated on predictions, where the paper evaluates on perturbed labels. Every run continues from its
-last checkpoint.
+about an hour on two cores (0.6 CPU-seconds an iteration); evaluated on predictions, where the paper evaluates on
+perturbed labels. Every run continues from its last checkpoint.
 """
 
 from collections.abc import Sequence
