@@ -114,6 +114,13 @@ def pick_refiners(options: Any, rows: Rows) -> tuple[list[Refiner], list[str]]:
     return [none(), *refiners], missing
 
 
+def place(model: str) -> tuple[int, str]:
+    """Sorts the bases as BASES has them, others behind."""
+    kinds = list(BASES)
+    kind = model.split("_")[0]
+    return kinds.index(kind) if kind in kinds else len(kinds), model
+
+
 def run(options: Any, rows: Rows, refiners: list[Refiner]) -> list[Row]:
     """Every refiner on every start."""
     drive = options.data_drive
@@ -124,11 +131,11 @@ def run(options: Any, rows: Rows, refiners: list[Refiner]) -> list[Row]:
     )
     found = []
     for case in cases:
-        for model, start in case.starts.items():
+        for model, start in sorted(case.starts.items(), key=lambda item: place(item[0])):
             for refiner in refiners:
                 parts = {"task": "drive" if drive else TASK, "split": options.split, "case": case.name, "model": model}
                 made = measure(rows, parts, refiner, case.image, soft(start), case.truth, score)
-                base = BASES.get(model.split("_")[0], model)
+                base = BASES.get(model.split("_")[0], model)  # unet_fold0: the network without its fold
                 found += [{"base": base, **row} for row in made]
                 say(f"{case.name}, {model}, {refiner.name}: Δβ0 {made[0]['patch_betti0_error']:.3f} a patch")
     return found
