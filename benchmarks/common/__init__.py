@@ -1,0 +1,1 @@
+"""What the benchmarks share: networks and their training, data, refiners, tables."""
