@@ -3,9 +3,9 @@
     rnca serve --studies DIR
     python -m monailabel.main start_server --app apps/rnca_refine --studies DIR
 
-MONAI Label loads this file, makes one `RNCARefine` and then serves it. What the app adds or replaces is in `lib`, a file
-for each thing; `lib/security.py` is where MONAI Label's own routes are closed or replaced. For research use only; not a
-medical device.
+MONAI Label loads this file, makes one `RNCARefine` and then serves it. What the app adds or replaces is in `lib`, a
+file for each thing; `lib/security.py` is where MONAI Label's own routes are closed or replaced. For research use only;
+not a medical device.
 """
 
 import atexit

@@ -3,9 +3,9 @@
     FOLDER/NAME/VERSION/NAME.ts, manifest.json, metadata.json, record.json     never changed once there
     FOLDER/NAME/active.json                                                    the pointer: one file, replaced whole
 
-A version becomes visible by one rename of its finished folder and active by one rename of the pointer, so a server that
-dies in between leaves the old version active. Shipped models are versions too and cannot be removed. Only archives whose
-SHA-256 stands in their record, and for the active one also in the pointer, are loaded.
+A version becomes visible by one rename of its finished folder and active by one rename of the pointer, so a server
+that dies in between leaves the old version active. Shipped models are versions too and cannot be removed. Only archives
+whose SHA-256 stands in their record, and for the active one also in the pointer, are loaded.
 """
 
 import json

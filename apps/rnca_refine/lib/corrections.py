@@ -5,7 +5,6 @@ is saved, all three are copied to a folder that is never changed again: RUNS/cor
 """
 
 import json
-import os
 import queue
 import shutil
 import threading
@@ -76,7 +75,6 @@ class Corrections:
         tags = store.get_labels_by_image_id(image)
         if "final" not in tags:
             return None
-        final = store.get_label_info(image, "final")
         place = self.folder / f"{now().replace(':', '').replace('+0000', 'Z')}-{uuid.uuid4().hex[:8]}"
         staged = self._state.tmp / uuid.uuid4().hex
         staged.mkdir()
@@ -93,14 +91,13 @@ class Corrections:
         record["accepted"] = _same(staged, record["masks"].get("refined"), record["masks"].get("final"))
         write_json(staged / "record.json", record)
         for file in staged.iterdir():
-            os.chmod(file, 0o400)
+            file.chmod(0o400)
         shutil.move(staged, place)
         for tag in ("before", "refined"):  # of this correction; the next refinement writes new ones
             if tag in record["masks"]:
                 change = {"sealed": place.name, "accepted": record["accepted"]}
                 with suppress(Refusal):
                     store.update_label_info(image, tag, change)
-        del final
         return place
 
     def newest(self) -> dict[str, Path]:

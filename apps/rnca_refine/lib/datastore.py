@@ -2,8 +2,8 @@
 
 What is added to `LocalDatastore` (and through it to the DICOMweb datastore):
 
-- Every change reads `datastore_v2.json` again, changes it and writes it whole, under a lock that other processes honour:
-  nothing that another one wrote is lost, and a process that is killed leaves the old file or the new one.
+- Every change reads `datastore_v2.json` again, changes it and writes it whole, under a lock that other processes
+  honour: nothing that another one wrote is lost, and a process that is killed leaves the old file or the new one.
 - Label and image files are replaced in one step, and every version of a label stays (`history`).
 - Ids and tags that could lead out of the folder are refused.
 - Folders of DICOM slices are images too.
@@ -261,7 +261,7 @@ class Keeps(LocalDatastore):
             temporary.unlink(missing_ok=True)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
-        name, ext = self._to_id(os.path.basename(image_filename))
+        name, ext = self._to_id(Path(image_filename).name)
         image_id = check_id(image_id or name)
         if not ext:
             raise Refusal(400, f"images are stored as {', '.join(EXTENSIONS)}: convert it first.")
@@ -280,7 +280,7 @@ class Keeps(LocalDatastore):
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], *more: Any
     ) -> str:
         image_id, tag = check_id(image_id), check_tag(label_tag)
-        _, ext = self._to_id(os.path.basename(label_filename))
+        _, ext = self._to_id(Path(label_filename).name)
         if not ext:
             raise Refusal(400, f"labels are stored as {', '.join(EXTENSIONS)}: convert it first.")
         with self._change() as model:

@@ -1,7 +1,7 @@
 """Whether a fine-tuned model may take the place of the current one: judged on corrected cases that it never saw.
 
-Each held-out case is repaired twice by each model: from the mask that the clinician corrected (or a synthetically damaged
-one where that is missing), and from the right mask itself, which a good model leaves alone.
+Each held-out case is repaired twice by each model: from the mask that the clinician corrected (or a synthetically
+damaged one where that is missing), and from the right mask itself, which a good model leaves alone.
 """
 
 from collections.abc import Sequence

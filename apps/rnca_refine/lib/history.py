@@ -1,7 +1,7 @@
 """Every version of every label, kept beside the datastore: HISTORY/TAG/ID/NNNNNN.json and the file it describes.
 
-A version is written before the label itself is replaced, and copied, not linked: a program that changes a label in place
-does not reach its past.
+A version is written before the label itself is replaced, and copied, not linked: a program that changes a label in
+place does not reach its past.
 """
 
 import json

@@ -102,7 +102,8 @@ def read_safely(read: Callable[[Path], sitk.Image], path: Path, most_voxels: int
         _check_size(path, most_voxels, what)
         return read(path)
     except InputError as error:
-        raise Refusal(400, str(error).replace(str(path), f"the {what}").replace(path.name, f"the {what}")) from None
+        sentence = str(error).replace(str(path), f"the {what}").replace(path.name, f"the {what}")
+        raise Refusal(400, sentence.rstrip(".") + ".") from None
 
 
 def read_uploaded_mask(path: Path, most_voxels: int) -> sitk.Image:

@@ -108,7 +108,7 @@ def _label(values: Mapping[str, Any]) -> int | str | None:
 
 
 def _roi(value: Any) -> tuple[slice, ...] | None:
-    """ "i0:i1,j0:j1,k0:k1", or as Slicer sends it [i0, i1, j0, j1, k0, k1], either end first; array order comes back."""
+    """A box in array order, from "i0:i1,j0:j1,k0:k1" or Slicer\'s [i0, i1, j0, j1, k0, k1] with ends in any order."""
     if value in (None, "", []):
         return None
     if isinstance(value, str):

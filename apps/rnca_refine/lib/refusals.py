@@ -26,7 +26,7 @@ def told(error: BaseException) -> tuple[int, str]:
     if isinstance(error, Refusal):
         return error.status, error.sentence
     if isinstance(error, InputError):
-        return 400, str(error)
+        return 400, str(error).rstrip(".") + "."
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return 413, "not enough memory for this: give a region of interest (roi), or a smaller image."
     return 500, "the server failed on this request; its log has the details."

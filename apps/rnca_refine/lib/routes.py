@@ -1,7 +1,7 @@
 """The HTTP interface: MONAI Label's own addresses, as its clients call them, and those of this project under /rnca.
 
-Every handler leaves the event loop for whatever takes time: short work goes to the usual thread pool, refinements to the
-bounded workers, training to a process of its own.
+Every handler leaves the event loop for whatever takes time: short work goes to the usual thread pool, refinements to
+the bounded workers, training to a process of its own.
 """
 
 import asyncio
@@ -200,6 +200,10 @@ def _live(s: Services) -> APIRouter:
             future.cancel()
 
         return _Raw(lines, ended)
+
+    @router.get("/status", summary="How busy the server is")
+    async def status(user: User = Depends(as_user)) -> dict[str, Any]:
+        return {"refinements": s.workers.load, "training": s.trainings.running, "models": s.models.default}
 
     @router.post("/refine/{name}/stop", summary="End a live refinement with the mask it has")
     async def stop(name: str, user: User = Depends(as_user)) -> dict[str, Any]:

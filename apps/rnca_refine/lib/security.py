@@ -1,4 +1,4 @@
-"""What stands between the network and MONAI Label: where requests may come from, how large they are, what is switched off.
+"""What stands between the network and MONAI Label: where requests may come from, their size, what is switched off.
 
 `harden` is called once, when MONAI Label has made its FastAPI app and before the first request is answered. It takes
 out every stock route that this app replaces or does not offer, and puts one layer around the rest.
@@ -142,6 +142,8 @@ class Gate:
         try:
             await self.app(scope, guard.receive, guard.send)
         except Exception as error:
+            if guard.too_large and guard.started:
+                return
             status, sentence = told(error)
             if status == 500:
                 report(error)
@@ -192,9 +194,12 @@ class _Guard:
         return message
 
     async def send(self, message: Any) -> None:
+        if self.too_large:  # FastAPI makes 400 or 500 of whatever happens while it reads a body
+            if not self.started:
+                self.started = True
+                await _send(self._send, 413, f"the request is larger than {self._most // MEBI} MiB: send less.")
+            return
         if message["type"] == "http.response.start":
-            if self.too_large:  # FastAPI makes 400 of whatever happens while it reads a body
-                raise Refusal(413, f"the request is larger than {self._most // MEBI} MiB: send less.")
             self.started = True
             message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
         await self._send(message)

@@ -50,7 +50,7 @@ class State:
         state = cls(Path(conf.get("state", default)), model=conf.get("model", "ring-2d"), **numbers)
         for part in ("models", "runs", "sessions", "history", "tmp", "removed"):
             (state.folder / part).mkdir(parents=True, exist_ok=True)
-        os.chmod(state.folder, 0o700)
+        state.folder.chmod(0o700)
         return state
 
     def __getattr__(self, name: str) -> Path:

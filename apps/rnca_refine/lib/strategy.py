@@ -1,4 +1,4 @@
-"""Which image to look at next: the most broken mask first, and of equally broken ones the one the model is unsure about."""
+"""Which image to look at next: the most broken mask first, of equally broken ones that the model is unsure about."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ ROLLOUTS, STEPS, MOST_VOXELS = 4, 16, 4_000_000
 
 
 class MostBroken(Strategy):
-    """Images that have a mask and are not `final` yet, weighted by their defects; without any, images without a mask."""
+    """Images with a mask that are not `final` yet, weighted by their defects; if there is none, images without."""
 
     def __init__(self, images: Images, models: Callable[[], Models], most_voxels: int) -> None:
         super().__init__("Most broken mask first, unsure ones before sure ones")

@@ -1,8 +1,8 @@
 """The process that fine-tunes a model: `python train_process.py RUN_FOLDER`. Needs `rnca` and nothing of MONAI Label.
 
-It reads RUN/request.json, lays the cases out in RUN/cases, trains with replay, keeps the best checkpoint by the held-out
-cases, lets the gate judge it, publishes it if it passes, and writes RUN/result.json. Started again on the same folder it
-goes on from the last checkpoint.
+It reads RUN/request.json, lays the cases out in RUN/cases, trains with replay, keeps the best checkpoint by the
+held-out cases, lets the gate judge it, publishes it if it passes, and writes RUN/result.json. Started again on the same
+folder it goes on from the last checkpoint.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ class Run:
         else:
             trainer = Trainer(self.base.definition, pool, settings)
         every = max(1, min(3 * EPOCH, request["iterations"]))
-        try:
+        with suppress(Enough):
             train(
                 trainer,
                 self.folder,
@@ -162,8 +163,6 @@ class Run:
                 checkpoint_every=every,
                 on_checkpoint=lambda t: self.on_checkpoint(t, trials),
             )
-        except Enough:
-            pass
         new = gate.judge(self.best_net, trials, self.base.metadata.steps)
         report = gate.compare(old, new, len(trials))
         result: dict[str, Any] = {"gate": report, "seconds": round(time.perf_counter() - started, 1)}
@@ -240,8 +239,7 @@ class Run:
                 {"name": f"{len(data)} corrected cases of this server", "licence": "", "citation": ""},
             ],
         )
-        record = self.registry.publish(self.best_net, metadata, user=self.request["user"], gate=report, data=data)
-        return record
+        return self.registry.publish(self.best_net, metadata, user=self.request["user"], gate=report, data=data)
 
     def tell(self, **values: Any) -> None:
         """Update what clients see of the run."""

@@ -1,8 +1,9 @@
 """Training runs: one process at a time beside the server, started, watched and ended from here.
 
-A run is a folder RUNS/train-WHEN-ID/ with `request.json` (what to do, written before the process starts), `cases/` (what it
-is trained on, laid out as `rnca train` takes it), `checkpoint.npz`, `progress.json` and finally `result.json`. The process
-holds the other end of a pipe: when the server ends, however it ends, the pipe closes and the process ends itself.
+A run is a folder RUNS/train-WHEN-ID/ with `request.json` (what to do, written before the process starts), `cases/`
+(what it is trained on, laid out as `rnca train` takes it), `checkpoint.npz`, `progress.json` and finally `result.json`.
+The process holds the other end of a pipe: when the server ends, however it ends, the pipe closes and the process ends
+itself.
 """
 
 import json
@@ -185,6 +186,11 @@ class Trainings:
         if not self._tasks:
             raise Refusal(404, "there was no training run since the server started.")
         return [self._shown(t) for t in self._tasks] if every else self._shown(self._tasks[-1])
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way."""
+        return self._process is not None
 
     def stats(self) -> dict[str, Any]:
         """What the progress bars of stock clients read."""
