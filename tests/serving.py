@@ -32,7 +32,7 @@ class Server:
 
     def __init__(self, process: "subprocess.Popen[bytes]", url: str, studies: Path, log: Path) -> None:
         self.process, self.url, self.studies, self.log = process, url, studies, log
-        self.http = httpx.Client(base_url=url, timeout=60)
+        self.http = httpx.Client(base_url=url, timeout=300)
 
     @property
     def state(self) -> Path:
@@ -41,7 +41,7 @@ class Server:
     def status(self) -> dict[str, Any]:
         return dict(self.http.get("/rnca/status").json())
 
-    def idle(self, seconds: float = 20) -> None:
+    def idle(self, seconds: float = 60) -> None:
         """Wait until no refinement runs or waits."""
         deadline = time.monotonic() + seconds
         while self.status()["refinements"]["taken"]:
@@ -111,12 +111,12 @@ def running(
         server.stop()
 
 
-def wait_for(server: Server, seconds: float = 90) -> None:
+def wait_for(server: Server, seconds: float = 300) -> None:
     """Until the server answers, whatever it answers."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            server.http.get("/info/")
+            server.http.get("/info/", timeout=5)
             return
         except httpx.TransportError:
             if server.process.poll() is not None or time.monotonic() > deadline:

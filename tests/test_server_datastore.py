@@ -116,7 +116,7 @@ def test_a_change_that_fails_leaves_everything_as_it_was(studies: Path, tmp_path
     assert store.get_labels_by_image_id("image0") == {}
 
 
-# --- several processes ------------------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------------------------
 
 
 def write_infos(studies: str, who: int, count: int) -> None:

@@ -14,7 +14,7 @@ from .datastore import Keeps
 from .images import Images, read_uploaded_mask
 from .models import Models
 from .refusals import Refusal
-from .scoring import score_label
+from .scoring import brokenness, score_label, usual_topology
 
 SHORT_LIST = 3  # of the most broken, those whose confidence is measured
 ROLLOUTS, STEPS, MOST_VOXELS = 4, 16, 4_000_000
@@ -29,13 +29,14 @@ class MostBroken(Strategy):
 
     def __call__(self, request: Any, datastore: Keeps) -> dict[str, Any] | None:
         open_ones = [i for i in datastore.get_unlabeled_images() if i in set(datastore.list_images())]
+        usual = usual_topology(datastore, self._voxels)
         scored = []
         for image in sorted(open_ones):
             tags = datastore.get_labels_by_image_id(image)
             tag = next((t for t in ("original", "refined", "before") if t in tags), None)
             scores = score_label(datastore, image, tag, self._voxels) if tag else None
             if tag and scores and scores["topology"]["voxels"]:
-                scored.append((scores["brokenness"], image, tag, scores))
+                scored.append((brokenness(scores, usual), image, tag, scores))
         if not scored:
             return {"id": sorted(open_ones)[0]} if open_ones else None
         scored.sort(key=lambda row: (-row[0], row[1]))

@@ -26,7 +26,7 @@ def die_with_the_server() -> None:
     """End this process when its standard input closes, which is when the server ends, however it ends."""
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        while os.read(0, 1):  # not through sys.stdin, whose lock would be held at exit
             pass
         os._exit(3)
 
