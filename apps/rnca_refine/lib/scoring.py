@@ -1,8 +1,8 @@
 """Scores of the masks in the datastore: their topology, and how broken that makes them.
 
-What counts as broken depends on the anatomy: a ring has a loop by nature. The final labels of the datastore tell what is
-usual here, the median of each Betti number; a mask is as broken as it has pieces, loops and cavities beyond that, or
-lacks them. Without a final label one solid piece is taken as usual.
+What counts as broken depends on the anatomy: a ring has a loop by nature. The final labels of the datastore tell what
+is usual here, the median of each Betti number; a mask is as broken as it has pieces, loops and cavities beyond that,
+or lacks them. Without a final label one solid piece is taken as usual.
 """
 
 from collections.abc import Mapping, Sequence
