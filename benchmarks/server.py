@@ -33,7 +33,7 @@ import SimpleITK as sitk
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "apps" / "rnca_refine")]
 
-Row = tuple[str, ...]
+Row = tuple[str, str, str]
 
 
 def percentiles(values: list[float]) -> str:
@@ -76,10 +76,8 @@ def stream(url: str, mask: bytes, query: dict[str, str], params: dict[str, Any])
         sent.append(time.perf_counter())
 
     headers = {"content-type": "multipart/form-data; boundary=0123456789abcdef"}
-    first, steps = 0.0, 0
-    with httpx.stream(
-        "POST", f"{url}/rnca/refine", params=query, content=body(), headers=headers, timeout=600
-    ) as answer:
+    address, first, steps = f"{url}/rnca/refine", 0.0, 0
+    with httpx.stream("POST", address, params=query, content=body(), headers=headers, timeout=600) as answer:
         for line in answer.iter_lines():
             event = json.loads(line)
             if event["event"] == "error":

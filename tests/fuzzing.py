@@ -18,10 +18,9 @@ JUNK = st.one_of(
     st.dictionaries(st.text(max_size=5), st.integers(), max_size=3),
 )
 NAMES = ("model", "steps", "label", "roi", "device", "every", "label_tag", "result_extension", "result_dtype")
+NAMES = (*NAMES, "label_info", "selected_label_name", "image", "rnca")
 PARAMS = st.one_of(
-    st.dictionaries(
-        st.sampled_from((*NAMES, "label_info", "selected_label_name", "image", "rnca")), JUNK, max_size=5
-    ).map(lambda values: json.dumps({"steps": 2, **values})),
+    st.dictionaries(st.sampled_from(NAMES), JUNK, max_size=5).map(lambda values: json.dumps({"steps": 2, **values})),
     st.text(max_size=30),
     st.binary(max_size=30).map(lambda b: b.decode("latin-1")),
 )
@@ -64,7 +63,7 @@ def send(server: Server, request: dict[str, Any]) -> httpx.Response:
         request["path"],
         params={k: v.encode("utf-8", "replace").decode() for k, v in request["query"].items()},
         data={"params": request["params"].encode("utf-8", "replace").decode()},
-        files={k: v for k, v in request["files"].items()} or None,
+        files=request["files"] or None,
     )
 
 

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def until(true: Callable[[], Any], seconds: float = 240) -> Any:
+def until(true: Callable[[], Any], seconds: float = 400) -> Any:
     """Wait for something to become true; its value."""
     deadline = time.monotonic() + seconds
     while not (value := true()):
@@ -106,14 +106,13 @@ def test_stock_client_trains_watches_and_gets_a_version_or_a_reason(server: Serv
         until(lambda n=number: (server.studies / "labels" / "refined" / f"ring{n}.nrrd").exists())
         save_final(server, f"ring{number}")
     client = MONAILabelClient(server.url)
-    assert client.train_start("rnca_refine", {"iterations": 40, "patch": 24, "batch": 2})["status"] == "RUNNING"
+    assert client.train_start("rnca_refine", {"iterations": 20, "patch": 16, "batch": 2})["status"] == "RUNNING"
     assert client.train_status(check_if_running=True)
     assert server.http.post("/train/rnca_refine", json={}).status_code == 429
-    until(lambda: server.status()["training"] is False or client.info()["train_stats"]["rnca_refine"].get("epoch", 0))
     task = wait_for_end(server)
     assert task["status"] == "DONE", task
     stats = client.info()["train_stats"]["rnca_refine"]
-    assert stats["epoch"] == stats["total_epochs"] == 2 and 0 <= stats["best_metric"] <= 1 and stats["total_time"] > 0
+    assert stats["epoch"] == stats["total_epochs"] == 1 and 0 <= stats["best_metric"] <= 1 and stats["total_time"] > 0
     report = task["result"]["gate"]
     assert set(report["old"]) == {"dice", "betti", "harmed"} and report["trials"] > 0
     versions = server.http.get("/rnca/models").json()["filler"]
@@ -133,7 +132,7 @@ def children(pid: int) -> list[int]:
 
 
 def test_training_stops_within_seconds_and_goes_on_where_it_was(server: Server) -> None:
-    answer = server.http.post("/train/rnca_refine", json={"iterations": 2000, "patch": 24, "batch": 2, "early_stop": 0})
+    answer = server.http.post("/train/rnca_refine", json={"iterations": 2000, "patch": 16, "batch": 2, "early_stop": 0})
     name = answer.json()["id"]
     checkpoint = server.state / "runs" / name / "checkpoint.npz"
     until(checkpoint.exists)
@@ -153,7 +152,7 @@ def test_training_ends_when_the_server_is_killed(tmp_path: Path) -> None:
     with running(studies, conf={"model": "filler"}) as server:
         for number in range(2):
             save_final(server, f"ring{number}")
-        server.http.post("/train/rnca_refine", json={"iterations": 100_000, "patch": 24, "batch": 2})
+        server.http.post("/train/rnca_refine", json={"iterations": 100_000, "patch": 16, "batch": 2})
         (child,) = until(lambda: children(server.process.pid))
         os.kill(server.process.pid, signal.SIGKILL)
         until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text(), 20)

@@ -113,5 +113,5 @@ def _same(folder: Path, one: dict[str, Any] | None, other: dict[str, Any] | None
     """Whether the refined mask was taken as it was; None where there is none."""
     if one is None or other is None:
         return None
-    a, b = (sitk.GetArrayViewFromImage(sitk.ReadImage(str(folder / m["file"]))) != 0 for m in (one, other))
+    a, b = (sitk.GetArrayFromImage(sitk.ReadImage(str(folder / m["file"]))) != 0 for m in (one, other))
     return bool(a.shape == b.shape and (a == b).all())
