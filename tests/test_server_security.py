@@ -7,11 +7,9 @@ import io
 import json
 import socket
 import subprocess
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,12 @@ import SimpleITK as sitk
 
 pytest.importorskip("monailabel", reason="needs the extra `server`")
 
-import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
+import openid
 from little import command, tree
+from openid import KEY, OTHER, token
 from serving import APP, Server, environment, free_port, make_studies, mask_file, running
-
-LOCAL = "127.0.0.1"
 
 
 @pytest.fixture(scope="module")
@@ -312,50 +308,11 @@ def test_log_names_no_patient(server: Server) -> None:
 
 # --- login ----------------------------------------------------------------------------------------------------------
 
-KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
 
 @pytest.fixture(scope="module", params=["realm", "key set"])
 def issuer(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An OpenID issuer that publishes its key: as Keycloak's realm does, or as a key set."""
-    numbers = KEY.public_key().public_numbers()
-
-    def number(value: int) -> str:
-        return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
-
-    class Issuer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            realm = f"http://{LOCAL}:{self.server.server_port}/realms/lab"  # type: ignore[attr-defined]
-            der = KEY.public_key().public_bytes(
-                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-            jwk = {
-                "kty": "RSA",
-                "kid": "one",
-                "use": "sig",
-                "alg": "RS256",
-                "n": number(numbers.n),
-                "e": number(numbers.e),
-            }
-            pages: dict[str, Any] = {"/realms/lab": {"public_key": base64.b64encode(der).decode()}}
-            if request.param == "key set":
-                pages = {
-                    "/realms/lab/.well-known/openid-configuration": {"issuer": realm, "jwks_uri": realm + "/certs"},
-                    "/realms/lab/certs": {"keys": [jwk]},
-                }
-            body = json.dumps(pages.get(self.path, {})).encode()
-            self.send_response(200 if self.path in pages else 404)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    http = HTTPServer((LOCAL, 0), Issuer)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://{LOCAL}:{http.server_port}/realms/lab"
-    http.shutdown()
+    with openid.issuer(request.param == "key set") as realm:
+        yield realm
 
 
 @pytest.fixture(scope="module")
@@ -365,15 +322,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, issuer: str) -> Iterator[S
     env = {"MONAI_LABEL_AUTH_ENABLE": "true", "MONAI_LABEL_AUTH_REALM_URI": issuer}
     with running(studies, "--host", "0.0.0.0", conf={"model": "filler"}, env=env) as server:
         yield server
-
-
-def token(*roles: str, key: Any = KEY, algorithm: str = "RS256", seconds: int = 60) -> dict[str, str]:
-    claims = {
-        "preferred_username": "reader",
-        "exp": int(time.time()) + seconds,
-        "realm_access": {"roles": [f"monailabel-{role}" for role in roles]},
-    }
-    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm, headers={'kid': 'one'})}"}
 
 
 def test_roles_decide_what_a_user_may_do(guarded: Server) -> None:
