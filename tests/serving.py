@@ -32,11 +32,8 @@ class Server:
 
     def __init__(self, process: "subprocess.Popen[bytes]", url: str, studies: Path, log: Path) -> None:
         self.process, self.url, self.studies, self.log = process, url, studies, log
+        self.state = studies / ".rnca"
         self.http = httpx.Client(base_url=url, timeout=300)
-
-    @property
-    def state(self) -> Path:
-        return self.studies / ".rnca"
 
     def status(self) -> dict[str, Any]:
         return dict(self.http.get("/rnca/status").json())
@@ -82,16 +79,25 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def running(
-    studies: Path, *more: str, conf: dict[str, Any] | None = None, plain: bool = True, env: dict[str, str] | None = None
+    studies: Path,
+    *more: str,
+    archive: str | None = None,
+    conf: dict[str, Any] | None = None,
+    plain: bool = True,
+    env: dict[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Start a server by MONAI Label's own command, or by `rnca serve`; stops it at the end."""
+    """Start a server by MONAI Label's own command, or by `rnca serve`; stops it at the end.
+
+    With `archive`, it serves that DICOMweb address and keeps its state where that of `studies` would be.
+    """
     port = free_port()
-    pairs = (conf or {}).items()
+    pairs = ((conf or {}) | ({"state": str(studies / ".rnca")} if archive else {})).items()
+    serves = archive or str(studies)
     if plain:
-        words = ["-m", "monailabel.main", "start_server", "--app", str(APP), "--studies", str(studies)]
+        words = ["-m", "monailabel.main", "start_server", "--app", str(APP), "--studies", serves]
         words += [word for k, v in pairs for word in ("--conf", k, str(v))]
     else:
-        words = ["-c", "from rnca.cli import main; main()", "serve", "--studies", str(studies)]
+        words = ["-c", "from rnca.cli import main; main()", "serve", "--studies", serves]
         words += [word for k, v in pairs for word in ("--conf", f"{k}={v}")]
     log = studies.parent / f"{studies.name}-{port}.log"
     with log.open("wb") as out:

@@ -10,6 +10,7 @@ not a medical device.
 
 import atexit
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -79,6 +80,8 @@ class RNCARefine(MONAILabelApp):
         from dicomweb_client.session_utils import create_session_from_user_pass
         from monailabel.datastore.dicom import DICOMwebClientX
 
+        # dcmqi, which writes DICOM SEG, lies beside the interpreter; MONAI Label would download it
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         user, password = settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
         client = DICOMwebClientX(
             url=self.studies.rstrip("/"),
