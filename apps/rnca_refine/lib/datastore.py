@@ -293,7 +293,7 @@ class Keeps(LocalDatastore):
                     self.history.add(image_id, tag, folder / (image_id + old.ext), old.ext, old.info)
             info = {**(label_info or {}), "ts": int(time.time()), "name": image_id + ext}
             record = self.history.add(image_id, tag, Path(label_filename), ext, info)
-            info |= {"version": record["version"], "sha256": record["sha256"]}
+            info |= {"label_version": record["version"], "sha256": record["sha256"]}
             pending = self._announce(image_id, tag, ext, info)
             self._put(label_filename, folder / (image_id + ext))
             obj.labels[tag] = DataModel(info=info, ext=ext)
@@ -327,7 +327,7 @@ class Keeps(LocalDatastore):
         file, record = self.history.file(check_id(image_id), check_tag(tag), version)
         if sha256(file) != record["sha256"]:
             raise Refusal(409, f"version {version} of this label was changed on disk and is not restored.")
-        info = {k: v for k, v in record["info"].items() if k not in ("version", "sha256")}
+        info = {k: v for k, v in record["info"].items() if k not in ("label_version", "sha256")}
         return self.save_label(image_id, str(file), tag, {**info, "restored": version, "user": user})
 
     def remove_image(self, image_id: str) -> None:
