@@ -403,3 +403,33 @@ def test_refinement_is_audited_and_leaves_no_temporary_file(server: Server, tmp_
     assert check(server.state / "audit.jsonl") is None
     server.idle()
     assert list((server.state / "tmp").iterdir()) == []
+
+
+def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path, monkeypatch: Any) -> None:
+    from lib import repair
+    from lib.images import Picture
+    from lib.params import Params
+
+    from conftest import random_net
+    from rnca.geometry import Grid
+    from rnca.zoo import as_model
+
+    model = as_model(random_net(3))
+    shape = (7, 30, 30)
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    mask = np.zeros(shape, np.uint8)
+    mask[1:6, 8:20, 8:20] = 1
+    mask[3] = 0
+    picture = Picture(image, Grid.of(image))
+
+    def rollout(cores: int) -> tuple[list[np.ndarray], np.ndarray]:
+        monkeypatch.setattr(repair, "CORES", cores)
+        ready = repair.prepare(Grid.of(image), mask, 1, picture, model, Params(steps=6))
+        masks = list(ready.run())
+        return masks, ready.write(masks[-1])
+
+    one, _ = rollout(1)
+    two, result = rollout(2)
+    assert len(one) == len(two) == 6
+    assert all((a == b).all() for a, b in zip(one, two, strict=True))
+    assert (sitk.GetArrayFromImage(rnca.refine(image, sitk.GetImageFromArray(mask), model, 6).mask) == result).all()

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -37,7 +39,7 @@ from lib.state import MEBI, State
 from lib.strategy import MostBroken
 from lib.stream import Running, report
 from lib.training import RefineTraining, Trainings
-from rnca import __version__
+from rnca import __version__, refine
 from rnca.files import sha256
 from rnca.registry import Registry
 
@@ -47,7 +49,9 @@ class RNCARefine(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         quiet_logs()
+        # more threads than cores wait for each other at every operation, and a repair takes two (lib/repair.py)
         self.state = State.of(studies, conf or {})
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // (2 * self.state.workers)))
         self.images = Images(self.state.cache_mib * MEBI, self.state.voxels)
         self.models = Models(Registry(self.state.models), self.state.model)
         self.models.registry.active(self.state.model)  # a model that is not there is told now
@@ -149,7 +153,21 @@ class RNCARefine(MONAILabelApp):
         harden(monailabel.app.app, routers(services), state.upload_mib)
         atexit.register(services.running.leave_all)
         atexit.register(self.trainings.close)
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
         threading.Thread(target=self._keep_clean, args=(services,), name="sessions", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        """Repair something small, so that the first click does not pay for loading and compiling the model."""
+        try:
+            model, _ = self.models.get(None, "cpu")
+            shape = (16,) * model.metadata.dims
+            image = np.zeros((model.metadata.image_channels, *shape), np.float32)
+            mask = np.zeros(shape, np.uint8)
+            mask[(slice(4, 8),) * len(shape)] = 1
+            for _ in range(2):
+                refine(image, mask, model, 3, device="cpu")
+        except Exception as error:  # whoever clicks first will be told
+            report(error)
 
     def _keep_clean(self, services: Services) -> None:
         while True:
