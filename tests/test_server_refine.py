@@ -406,11 +406,10 @@ def test_refinement_is_audited_and_leaves_no_temporary_file(server: Server, tmp_
 
 
 def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path, monkeypatch: Any) -> None:
+    from conftest import random_net
     from lib import repair
     from lib.images import Picture
     from lib.params import Params
-
-    from conftest import random_net
     from rnca.geometry import Grid
     from rnca.zoo import as_model
 
