@@ -5,18 +5,22 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 OUT ?= demo-output
+STUDIES ?= studies
 
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench venv
+.PHONY: help demo serve test lint docs bench venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed ## damage the sample masks, repair them, write pictures (OUT=demo-output)
 	$(BIN)/rnca demo -o "$(OUT)"
+
+serve: $(VENV)/.installed ## start the MONAI Label server (STUDIES=folder, ARGS="--port 8000")
+	$(BIN)/rnca serve --studies "$(STUDIES)" $(ARGS)
 
 test: $(VENV)/.installed ## run the test suite (WORKERS=2, ARGS="-k name")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
@@ -34,10 +38,11 @@ bench: $(VENV)/.installed ## measure the fast path against the definition (ARGS=
 
 venv: $(VENV)/.installed ## set up .venv (TORCH=torch==2.13.0, PYTHON=python3.11)
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml apps/rnca_refine/server-requirements.txt
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip show --quiet torch 2>/dev/null || $(BIN)/python -m pip install "$(TORCH)"
-	$(BIN)/python -m pip install --editable ".[dev]"
+	$(BIN)/python -m pip install --editable ".[dev,server]"
+	$(BIN)/python -m pip install --no-deps -r apps/rnca_refine/server-requirements.txt
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed

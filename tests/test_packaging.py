@@ -34,10 +34,10 @@ LAYERS = (
     ("automaton", "files", "geometry", "intensity", "topology", "defects", "samples"),
     ("engine", "labels", "metrics", "phantoms", "pictures", "window"),
     ("gradients", "zoo", "cases"),
-    ("cards", "rollout", "training"),
+    ("cards", "registry", "rollout", "training"),
     ("jobs", "validation"),
     ("summary",),
-    ("batch", "runs", "demo"),
+    ("batch", "runs", "demo", "serve"),
     ("cli",),
 )
 """A module imports from the rows above its own only."""
@@ -72,6 +72,9 @@ def test_wheel_holds_package_models_and_sample_data_and_nothing_else(wheel: Path
     about = f"rnca-{rnca.__version__}.dist-info/"
     expected = {f"rnca/{name}" for name in files_under(PACKAGE)}
     expected |= {f"rnca/sample-data/{name}" for name in files_under(ROOT / "sample-data")}
+    kept_out = ("model/", "logs/", "bin/")  # what MONAI Label's start_server makes in the app's folder
+    app = files_under(ROOT / "apps" / "rnca_refine")
+    expected |= {f"rnca/apps/rnca_refine/{name}" for name in app if not name.startswith(kept_out)}
     assert {name for name in names if not name.startswith(about)} == expected
     assert {"rnca/zoo/ring-2d/ring-2d.ts", "rnca/zoo/ring-2d/metadata.json"} <= names
     assert f"{about}licenses/LICENSE" in names

@@ -298,9 +298,15 @@ def models(
     trust: Annotated[
         Path | None, typer.Option(help="List a NAME.ts in the manifest beside it, so that it may be loaded.")
     ] = None,
+    studies: Annotated[
+        Path | None, typer.Option(help="The folder that a server serves: list its models with every version.")
+    ] = None,
+    activate: Annotated[
+        str | None, typer.Option(help="With --studies and NAME: the version to use from now on (publish, roll back).")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print metadata as JSON on stdout.")] = False,
 ) -> None:
-    """List the shipped models, show one, or trust one from elsewhere."""
+    """List the shipped models or a server's, show one, trust one from elsewhere, or roll a server's back."""
     from dataclasses import asdict
 
     from . import zoo
@@ -308,6 +314,9 @@ def models(
     out = console()
     if trust:
         out.print(f"{trust} is trusted now: SHA-256 {zoo.trust(trust)}.")
+        return
+    if studies or activate:
+        list_versions(studies, name, activate, json)
         return
     if name and name not in zoo.shipped():
         raise InputError(f"there is no shipped model {name!r}: the list is {', '.join(zoo.shipped())}.")
@@ -325,6 +334,39 @@ def models(
         for n, m in known.items():
             table.add_row(n, m.version, f"{m.dims}-D", m.description, m.licence)
         out.print(table)
+
+
+def list_versions(studies: Path | None, name: str | None, version: str | None, as_json: bool) -> None:
+    """The versions that a server has, and which of them it uses; with `version` that one from now on."""
+    from dataclasses import asdict
+    from getpass import getuser
+
+    from rich.table import Table
+
+    from .registry import open_registry
+
+    if studies is None:
+        raise InputError("--activate changes a server's model: say whose with --studies DIR.")
+    registry, out = open_registry(studies), console()
+    if version:
+        if not name:
+            raise InputError("--activate needs the model's name: rnca models NAME --studies DIR --activate VERSION.")
+        registry.load(registry.record(name, version))
+        record = registry.activate(name, version, getuser())
+        out.print(f"{name} {version} is used from now on: SHA-256 {record.sha256}.")
+        return
+    known = {n: registry.versions(n) for n in ([name] if name else registry.names())}
+    if as_json:
+        print(dumps({n: [asdict(r) for r in records] for n, records in known.items()}, indent=2))
+        return
+    table = Table("model", "version", "used", "made", "by", "from")
+    for n, records in known.items():
+        used = registry.active(n).version
+        for r in records:
+            parent = " ".join((r.parent or "").split()[:2])
+            made = "shipped" if r.shipped else r.created
+            table.add_row(n, r.version, "yes" if r.version == used else "", made, r.user, parent)
+    out.print(table)
 
 
 @app.command(epilog="Example: rnca train cases/ -o runs/mine --iterations 3000 --kinds wedges,gaps,thin")
@@ -416,6 +458,35 @@ def export(
 
     path = export_run(run, output, name or output.stem, version, description, licence, trained_on or ())
     console().print(f"{path} written.")
+
+
+@app.command(epilog="Example: rnca serve --studies studies/ --port 8000")
+def serve(
+    studies: Annotated[str, typer.Option(help="Folder of images, or the address of a DICOMweb archive.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this computer's demand a login.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    model: Annotated[str, typer.Option(help="Model used where a client names none.")] = "ring-2d",
+    state: Annotated[
+        Path | None, typer.Option(help="Where the server keeps what is its own; default: STUDIES/.rnca.")
+    ] = None,
+    conf: Annotated[
+        list[str] | None, typer.Option(help="A setting of the app as NAME=VALUE; may be repeated.", show_default=False)
+    ] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Key for TLS without a proxy.")] = None,
+    ssl_certfile: Annotated[Path | None, typer.Option(help="Certificate for TLS without a proxy.")] = None,
+) -> None:
+    """Start the MONAI Label server: refine, watch live, learn from corrections. Needs the extra `server`."""
+    from .serve import serve as run
+
+    settings = {"model": model} | ({"state": str(state)} if state else {})
+    for text in conf or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--conf is given as NAME=VALUE, not as {text!r}.")
+        settings[key] = value
+    run(studies, host, port, settings, ssl_keyfile, ssl_certfile)
 
 
 @app.command(epilog="Example: rnca demo -o demo-output")

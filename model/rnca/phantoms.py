@@ -246,7 +246,7 @@ def _vessels(shape: tuple[int, ...], rng: np.random.Generator) -> tuple[Image, M
     mask = np.zeros(shape, bool)
     wanted = np.prod(shape) * (rng.uniform(0.05, 0.16) if len(shape) == 2 else rng.uniform(0.01, 0.04))
     for _ in range(3):
-        _draw_tree(mask, wanted, rng)
+        _draw_tree(mask, float(wanted), rng)
         if np.count_nonzero(mask) >= 0.6 * wanted:
             break
 

@@ -1,0 +1,308 @@
+"""Load and faults of the server: python benchmarks/server.py [--only first,load,info,memory,kill,fuzz] [-o FILE.md]
+
+Starts servers of its own on loopback, in a temporary folder, with generated images. Needs a checkout (it shares the
+server's test helpers) and the extra `server`.
+
+    first   a 512×512×100 volume in a session, a mask of about 260,000 voxels: seconds from the last byte sent to the
+            first step, and steps a second after it
+    load    1, 4 and 16 clients that refine a small volume: p50, p95, p99 of first step and of the whole
+    info    /info while two refinements and a training run
+    memory  resident memory over many refinements
+    kill    SIGKILL at random moments of save and publish: label and model always the old or the new one
+    fuzz    random requests: answers below 500, nothing left behind
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import SimpleITK as sitk
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "apps" / "rnca_refine")]
+
+Row = tuple[str, str, str]
+
+
+def percentiles(values: list[float]) -> str:
+    """p50 / p95 / p99 in seconds."""
+    return " / ".join(f"{float(np.percentile(values, p)):.3f}" for p in (50, 95, 99))
+
+
+def tube(shape: tuple[int, int, int], radius: float, reach: int) -> np.ndarray:
+    """A winding tube around the middle of the volume, the same thickness everywhere."""
+    k, j, i = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    angle = 2 * np.pi * k / shape[0]
+    where = (j - shape[1] / 2 - reach * np.sin(angle)) ** 2 + (i - shape[2] / 2 - reach * np.cos(angle)) ** 2
+    return np.broadcast_to(where <= radius**2, shape).copy()
+
+
+def write_volume(folder: Path, name: str, truth: np.ndarray) -> tuple[Path, Path]:
+    """An image of a bright structure with noise, and its mask with slices of it lost."""
+    rng = np.random.default_rng(0)
+    image = sitk.GetImageFromArray((truth * 800 + rng.normal(100, 40, truth.shape)).astype(np.int16))
+    broken = truth.copy()
+    broken[:, :, : truth.shape[2] // 2 - 30] &= rng.random(truth[:, :, : truth.shape[2] // 2 - 30].shape) > 0.02
+    mask = sitk.GetImageFromArray(broken.astype(np.uint8))
+    for volume in (image, mask):
+        volume.SetSpacing((0.7, 0.7, 2.0))
+    paths = folder / f"{name}.nrrd", folder / f"{name}-mask.nrrd"
+    sitk.WriteImage(image, str(paths[0]), useCompression=False)
+    sitk.WriteImage(mask, str(paths[1]), useCompression=True)
+    return paths
+
+
+def stream(url: str, mask: bytes, query: dict[str, str], params: dict[str, Any]) -> tuple[float, float, int]:
+    """(seconds from the request's end to the first step, to the last one, steps) of one live refinement."""
+    sent: list[float] = []
+
+    def body() -> Any:
+        edge = "0123456789abcdef"
+        head = f'--{edge}\r\ncontent-disposition: form-data; name="{{}}"{{}}\r\n\r\n'
+        yield head.format("params", "").encode() + json.dumps(params).encode() + b"\r\n"
+        yield head.format("label", '; filename="mask.nrrd"').encode() + mask + f"\r\n--{edge}--\r\n".encode()
+        sent.append(time.perf_counter())
+
+    headers = {"content-type": "multipart/form-data; boundary=0123456789abcdef"}
+    address, first, steps = f"{url}/rnca/refine", 0.0, 0
+    with httpx.stream("POST", address, params=query, content=body(), headers=headers, timeout=600) as answer:
+        for line in answer.iter_lines():
+            event = json.loads(line)
+            if event["event"] == "error":
+                raise RuntimeError(event["message"])
+            if event["event"] == "step":
+                steps = event["step"]
+                first = first or time.perf_counter() - sent[0]
+                last = time.perf_counter() - sent[0]
+    return first, last, steps
+
+
+def bench_first(folder: Path, steps: int) -> list[Row]:
+    from serving import running
+
+    studies = folder / "first"
+    studies.mkdir()
+    truth = tube((100, 512, 512), 28.8, 60)
+    image, mask = write_volume(folder, "volume", truth)
+    rows = []
+    with running(studies) as server:
+        session = server.http.put("/session/", files={"files": (image.name, image.read_bytes())}).json()["session_id"]
+        time.sleep(5)
+        for run in ("first click", "second click"):
+            first, last, done = stream(
+                server.url, mask.read_bytes(), {"session_id": session}, {"steps": steps, "model": "ring-2d"}
+            )
+            rate = (done - 1) / (last - first) if last > first else float("nan")
+            rows.append((f"{run}, {int(truth.sum())} voxels", f"first step {first:.2f} s", f"{rate:.1f} steps/s"))
+    return rows
+
+
+def bench_load(folder: Path) -> list[Row]:
+    from serving import make_studies, mask_file, running
+
+    rows = []
+    studies = make_studies(folder / "load")
+    mask = mask_file(folder).read_bytes()
+    with running(studies, conf={"model": "filler", "waiting": 32}) as server:
+        for clients in (1, 4, 16):
+            found: list[tuple[float, float]] = []
+
+            def client(found: list[tuple[float, float]] = found) -> None:
+                for _ in range(5):
+                    first, last, _ = stream(server.url, mask, {"image": "ring0"}, {})
+                    found.append((first, last))
+
+            threads = [threading.Thread(target=client) for _ in range(clients)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            rows.append((f"{clients} clients", percentiles([f for f, _ in found]), percentiles([t for _, t in found])))
+    return rows
+
+
+def bench_info(folder: Path, seconds: float) -> list[Row]:
+    from serving import make_studies, running
+
+    studies = make_studies(folder / "info")
+    image, mask = write_volume(folder, "slab", tube((40, 256, 256), 28, 30))
+    (studies / image.name).write_bytes(image.read_bytes())
+    with running(studies) as server:
+        for number in range(3):
+            label = (studies / "labels" / "original" / f"ring{number}.nii.gz").read_bytes()
+            server.http.put("/datastore/label", params={"image": f"ring{number}"}, files={"label": ("f.nii.gz", label)})
+        started = server.http.post("/train/rnca_refine", json={"iterations": 100_000, "patch": 24, "batch": 4})
+        assert started.status_code == 200, started.text
+        over = threading.Event()
+        content = mask.read_bytes()
+
+        def refine() -> None:
+            while not over.is_set():
+                stream(server.url, content, {"image": "slab"}, {"steps": 64, "model": "ring-2d"})
+
+        threads = [threading.Thread(target=refine) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        times, end = [], time.monotonic() + seconds
+        while time.monotonic() < end:
+            begun = time.perf_counter()
+            assert server.http.get("/info/").status_code == 200
+            times.append(time.perf_counter() - begun)
+            time.sleep(0.05)
+        over.set()
+        for thread in threads:
+            thread.join()
+        training = server.status()["training"]
+    return [(f"/info, {len(times)} times, training {'on' if training else 'ended'}", percentiles(times), "")]
+
+
+def bench_memory(folder: Path, count: int) -> list[Row]:
+    import psutil
+
+    from serving import make_studies, mask_file, running
+
+    studies = make_studies(folder / "memory")
+    mask = mask_file(folder).read_bytes()
+    sizes = []
+    with running(studies, conf={"model": "filler"}) as server:
+        process = psutil.Process(server.process.pid)
+        for _ in range(count):
+            stream(server.url, mask, {"image": "ring0"}, {"steps": 8})
+            sizes.append(process.memory_info().rss / 2**20)
+    marks = [0, count // 10, count // 2, count - 1]
+    return [(f"after {mark + 1} refinements", f"{sizes[mark]:.0f} MiB", "") for mark in marks]
+
+
+def save_for_ever(studies: str, files: list[str]) -> None:
+    from lib.datastore import Studies
+    from lib.state import State
+
+    store = Studies(studies, State.of(studies, {}), auto_reload=True, read_only=False)
+    while True:
+        for number, file in enumerate(files, start=1):
+            store.save_label("image", file, "final", {"value": number})
+
+
+def publish_for_ever(folder: str) -> None:
+    from conftest import filler
+    from rnca.registry import Registry
+    from rnca.zoo import describe
+
+    net = filler()
+    while True:
+        Registry(folder).publish(net, describe(net, "mine"), user="u", gate={}, data={})
+
+
+def killed(target: Callable[..., None], *args: Any, chance: random.Random) -> None:
+    """Let a process work and kill it at a random moment."""
+    worker = multiprocessing.get_context("fork").Process(target=target, args=args)
+    worker.start()
+    time.sleep(0.05 + 0.25 * chance.random())
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    worker.join()
+
+
+def bench_kill(folder: Path, count: int) -> list[Row]:
+    from lib.datastore import Studies
+    from lib.state import State
+    from rnca.registry import Registry
+
+    studies, chance = folder / "kill", random.Random(0)
+    studies.mkdir()
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 64, 64), np.int16)), str(studies / "image.nii.gz"))
+    files = []
+    for number, name in enumerate(("one.nii.gz", "two.nrrd"), start=1):
+        sitk.WriteImage(sitk.GetImageFromArray(np.full((4, 64, 64), number, np.uint8)), str(folder / name))
+        files.append(str(folder / name))
+    whole = 0
+    for _ in range(count):
+        killed(save_for_ever, str(studies), files, chance=chance)
+        store = Studies(str(studies), State.of(str(studies), {}), auto_reload=True, read_only=False)
+        path = store.get_label_uri("image", "final")
+        if not path:
+            whole += not store.history.versions("image", "final")
+            continue
+        values = sitk.GetArrayFromImage(sitk.ReadImage(path))
+        same = bool((values == values.flat[0]).all())
+        whole += same and store.get_label_info("image", "final")["value"] == int(values.flat[0])
+    rows: list[Row] = [("SIGKILL during save", f"{whole} of {count} times the old or the new label", "")]
+    whole, models = 0, folder / "models"
+    for _ in range(count):
+        killed(publish_for_ever, str(models), chance=chance)
+        registry = Registry(models)
+        if "mine" in registry.names() and any(models.glob("mine/*/record.json")):
+            active = registry.active("mine")
+            whole += registry.load(active).metadata.version == active.version
+        else:
+            whole += 1
+    return [*rows, ("SIGKILL during publish", f"{whole} of {count} times the old or the new model", "")]
+
+
+def bench_fuzz(folder: Path, count: int) -> list[Row]:
+    from hypothesis import HealthCheck, given, settings
+
+    import fuzzing
+    from serving import make_studies, mask_file, running
+
+    studies = make_studies(folder / "fuzz", 2)
+    mask = mask_file(folder).read_bytes()
+    codes: dict[int, int] = {}
+    with running(studies, conf={"model": "filler", "voxels": 1_000_000}) as server:
+
+        @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        @given(request=fuzzing.requests(mask))
+        def fuzz(request: dict[str, Any]) -> None:
+            answer = fuzzing.send(server, request)
+            codes[answer.status_code] = codes.get(answer.status_code, 0) + 1
+            fuzzing.check(answer)
+
+        fuzz()
+        server.idle()
+        left = [p.name for p in (server.state / "tmp").iterdir()]
+    told = ", ".join(f"{code}: {n}" for code, n in sorted(codes.items()))
+    return [(f"{sum(codes.values())} random requests", told, f"{len(left)} files left")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="first,load,info,memory,kill,fuzz", help="which parts, separated by commas")
+    parser.add_argument("--steps", type=int, default=64, help="steps of the large volume")
+    parser.add_argument("--seconds", type=float, default=60, help="how long /info is asked")
+    parser.add_argument("--refinements", type=int, default=300, help="of the memory part")
+    parser.add_argument("--kills", type=int, default=100, help="of save, and of publish")
+    parser.add_argument("--cases", type=int, default=2000, help="random requests")
+    parser.add_argument("-o", "--output", type=Path, help="write the table (Markdown) here as well")
+    args = parser.parse_args()
+    parts: dict[str, Callable[[Path], list[Row]]] = {
+        "first": lambda folder: bench_first(folder, args.steps),
+        "load": bench_load,
+        "info": lambda folder: bench_info(folder, args.seconds),
+        "memory": lambda folder: bench_memory(folder, args.refinements),
+        "kill": lambda folder: bench_kill(folder, args.kills),
+        "fuzz": lambda folder: bench_fuzz(folder, args.cases),
+    }
+    lines = ["| part | what | p50 / p95 / p99 (s), or figure | whole |", "| --- | --- | --- | --- |"]
+    print("\n".join(lines), flush=True)
+    for name in args.only.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            for row in parts[name](Path(folder)):
+                lines.append(f"| {name} | " + " | ".join(row) + " |")
+                print(lines[-1], flush=True)
+    if args.output:
+        args.output.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

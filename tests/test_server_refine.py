@@ -1,0 +1,434 @@
+"""Refinement by a live server: infer tasks and the live stream, as their clients call them."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+pytest.importorskip("monailabel", reason="needs the extra `server`")
+
+from monailabel.client import MONAILabelClient
+
+import rnca
+from little import broken, load, ring, save
+from rnca.registry import Registry
+from serving import SHAPE, Server, bits, events, make_studies, mask_file, running, slices
+
+RING = ring(SHAPE)
+BROKEN = broken(RING)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    studies = make_studies(tmp_path_factory.mktemp("serve") / "studies")
+    with running(studies, conf={"model": "filler", "workers": 2, "waiting": 2}) as server:
+        yield server
+
+
+def expected(server: Server, mask: Path, image: str = "ring0", **options: Any) -> np.ndarray:
+    """What the package itself makes of the same input."""
+    model = Registry(server.state / "models")
+    given = sitk.ReadImage(str(server.studies / f"{image}.nii.gz")), sitk.ReadImage(str(mask))
+    return sitk.GetArrayFromImage(rnca.refine(*given, model.load(model.active("filler")), **options).mask)
+
+
+def received(response: httpx.Response, path: Path) -> sitk.Image:
+    """The image part of what /infer answers."""
+    assert response.status_code == 200, response.text
+    boundary = response.headers["content-type"].partition("boundary=")[2].strip('"').encode()
+    part = next(p for p in response.content.split(b"--" + boundary) if b'name="image"' in p)
+    path.write_bytes(part.partition(b"\r\n\r\n")[2][:-2])
+    return sitk.ReadImage(str(path))
+
+
+# --- infer tasks ----------------------------------------------------------------------------------------------------
+
+
+def test_info_offers_both_tasks_as_the_stock_modules_look_for_them(server: Server) -> None:
+    info = MONAILabelClient(server.url).info()
+    assert {name: task["type"] for name, task in info["models"].items()} == {
+        "rnca_refine": "segmentation",
+        "rnca_refine_edit": "scribbles",
+    }
+    assert set(info["trainers"]) == {"rnca_refine"}
+    assert "most_broken" in info["strategies"] and "topology" in info["scoring"]
+    assert "not a medical device" in info["description"]
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nrrd"])
+def test_uploaded_mask_comes_back_as_the_package_repairs_it(server: Server, tmp_path: Path, name: str) -> None:
+    mask = mask_file(tmp_path, name)
+    result = received(server.infer(mask=mask, image="ring0"), tmp_path / f"result{''.join(mask.suffixes)}")
+    given = sitk.ReadImage(str(mask))
+    assert (sitk.GetArrayFromImage(result) == expected(server, mask)).all()
+    assert (sitk.GetArrayFromImage(result) != sitk.GetArrayFromImage(given)).any()
+    assert result.GetSpacing() == given.GetSpacing() and result.GetPixelID() == given.GetPixelID()
+    assert np.allclose(result.GetOrigin(), given.GetOrigin()) and np.allclose(
+        result.GetDirection(), given.GetDirection()
+    )
+
+
+def test_result_tells_topology_model_and_steps(server: Server, tmp_path: Path) -> None:
+    told = server.infer(mask=mask_file(tmp_path), image="ring0", output="json", params={"steps": 24}).json()
+    assert (told["model"], told["version"], told["steps"]) == ("filler", "1.0.0", 24)
+    assert told["topology"]["before"]["betti"] == [2, 0, 0] and told["topology"]["after"]["betti"] == [1, 1, 0]
+    assert "not a medical device" in told["notice"]
+
+
+def test_without_an_upload_the_final_label_comes_before_the_original(server: Server, tmp_path: Path) -> None:
+    def start() -> int:
+        told = server.infer(image="ring1", output="json", params={"steps": 0}).json()
+        return int(told["topology"]["before"]["voxels"])
+
+    assert start() == BROKEN.sum()
+    final = mask_file(tmp_path, values=RING.astype(np.uint8))
+    server.http.put("/datastore/label", params={"image": "ring1"}, files={"label": ("f.nrrd", final.read_bytes())})
+    assert start() == RING.sum()
+
+
+def test_image_without_any_mask_is_a_clear_400(server: Server) -> None:
+    save(server.studies / "bare.nii.gz", (RING * 100).astype(np.int16))
+    answer = server.infer(image="bare")
+    assert answer.status_code == 400 and "no mask to repair" in answer.json()["detail"]
+
+
+def test_slicer_edit_request_changes_the_selected_segment_only(server: Server, tmp_path: Path) -> None:
+    values = BROKEN.astype(np.uint8) * 2
+    values[:, 20:22, 11:15] = 1  # lies where the repair of segment 2 would go
+    mask = mask_file(tmp_path, values=values)
+    params = {
+        "result_extension": ".nrrd",
+        "result_dtype": "uint8",
+        "client_id": "slicer",
+        "roi": [],
+        "label_info": [{"name": "other", "id": 1}, {"name": "vessel", "id": 2}],
+        "selected_label_name": "vessel",
+    }
+    out, told = MONAILabelClient(server.url, tmpdir=str(tmp_path)).infer(
+        "rnca_refine_edit", "ring0", params, label_in=str(mask)
+    )
+    result = load(Path(out))
+    assert ((result == 1) == (values == 1)).all()
+    assert (result == expected(server, mask, label=2)).all()
+    assert told["label_names"] == {"vessel": 2}
+
+
+def test_ohif_request_gets_an_uncompressed_nrrd(server: Server) -> None:
+    params = {
+        "result_extension": ".nrrd",
+        "result_dtype": "uint8",
+        "result_compress": False,
+        "restore_label_idx": False,
+    }
+    answer = server.infer(image="ring0", output="image", params=params)
+    assert answer.status_code == 200 and answer.content.startswith(b"NRRD") and b"encoding: raw" in answer.content
+
+
+def test_region_keeps_everything_outside_as_it_was(server: Server, tmp_path: Path) -> None:
+    mask = mask_file(tmp_path)
+    answer = server.infer(mask=mask, image="ring0", params={"roi": "0:12,:,0:2"})
+    result = sitk.GetArrayFromImage(received(answer, tmp_path / "r.nrrd"))
+    before = load(mask)
+    assert (result[2:] == before[2:]).all() and (result[:, :, 12:] == before[:, :, 12:]).all()
+    assert (result == expected(server, mask, roi="0:12,:,0:2")).all()
+
+
+def test_session_takes_an_image_once_and_a_dicom_series(server: Server, tmp_path: Path) -> None:
+    client = MONAILabelClient(server.url, tmpdir=str(tmp_path))
+    mask = mask_file(tmp_path)
+    session = client.create_session(str(server.studies / "ring0.nii.gz"))["session_id"]
+    out, _ = client.infer("rnca_refine", "", {}, label_in=str(mask), session_id=session)
+    assert (load(Path(out)) == expected(server, mask)).all()
+    assert client.remove_session(session) and server.infer(session_id=session, mask=mask).status_code == 404
+
+    upright = sitk.GetImageFromArray(load(server.studies / "ring0.nii.gz"))
+    series = dicom_series(tmp_path / "dicom", upright)
+    files = [("files", (p.name, p.read_bytes())) for p in series]
+    session = server.http.put("/session/", files=files).json()["session_id"]
+    sitk.WriteImage(sitk.GetImageFromArray(BROKEN.astype(np.uint8)), str(mask))
+    out, _ = client.infer("rnca_refine", "", {}, label_in=str(mask), session_id=session)
+    assert (load(Path(out)) == expected(server, mask_file(tmp_path, "same.nrrd"))).all()
+
+
+def dicom_series(folder: Path, image: sitk.Image) -> list[Path]:
+    """A volume as slices."""
+    folder.mkdir()
+    direction = image.GetDirection()
+    for k in range(image.GetSize()[2]):
+        part = sitk.Cast(image[:, :, k : k + 1], sitk.sitkInt16)
+        tags = {
+            "0020|000e": "1.2.826.0.1.3680043.2.1125.1",
+            "0020|000d": "1.2.826.0.1.3680043.2.1125.2",
+            "0008|0018": f"1.2.826.0.1.3680043.2.1125.3.{k}",
+            "0008|0060": "CT",
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0020|0013": str(k),
+            "0020|0032": "\\".join(f"{v:.6f}" for v in image.TransformIndexToPhysicalPoint((0, 0, k))),
+            "0020|0037": "\\".join(f"{direction[i]:.6f}" for i in (0, 3, 6, 1, 4, 7)),
+        }
+        for key, value in tags.items():
+            part.SetMetaData(key, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(folder / f"{k}.dcm"))
+        writer.Execute(part)
+    return sorted(folder.glob("*.dcm"))
+
+
+@pytest.mark.parametrize(
+    ("params", "sentence"),
+    [
+        ({"steps": -1}, "steps is -1: give a whole number from 0 to 1000."),
+        ({"steps": "many"}, 'steps is "many"'),
+        ({"label": 9}, "label 9 is not in the mask"),
+        ({"roi": [1, 2]}, "roi is [1, 2]"),
+        ({"roi": "9:3,:,:"}, "is empty"),
+        ({"device": "tpu"}, 'device is "tpu"'),
+        ({"model": "no-such"}, "there is no model 'no-such'"),
+        ({"model": "../../x"}, 'model is "../../x"'),
+        ({"result_extension": ".exe"}, 'result_extension is ".exe"'),
+        ({"label_tag": "nothing"}, "no label of that label_tag"),
+    ],
+    ids=str,
+)
+def test_wrong_parameter_is_one_clear_sentence(server: Server, tmp_path: Path, params: Any, sentence: str) -> None:
+    mask = None if "label_tag" in params else mask_file(tmp_path)
+    answer = server.infer(mask=mask, image="ring0", params=params)
+    assert answer.status_code == 400, answer.text
+    assert sentence in answer.json()["detail"] and answer.json()["detail"].endswith(".")
+
+
+def test_empty_mask_stays_empty_and_says_why(server: Server, tmp_path: Path) -> None:
+    mask = mask_file(tmp_path, values=np.zeros(SHAPE, np.uint8))
+    told = server.infer(mask=mask, image="ring0", output="json").json()
+    assert "the mask is empty" in told["message"] and told["steps"] == 0
+
+
+def test_mask_on_another_grid_is_refused(server: Server, tmp_path: Path) -> None:
+    mask = save(tmp_path / "m.nrrd", np.ones((4, 9, 9), np.uint8))
+    answer = server.infer(mask=mask, image="ring0")
+    assert answer.status_code == 400 and "differ in size" in answer.json()["detail"]
+
+
+# --- the live stream ------------------------------------------------------------------------------------------------
+
+
+def live(server: Server, mask: Path, image: str = "ring0", **params: Any) -> httpx.Response:
+    return server.http.post(
+        "/rnca/refine",
+        params={"image": image},
+        data={"params": json.dumps(params)},
+        files={"label": (mask.name, mask.read_bytes())},
+    )
+
+
+def test_stream_adds_up_to_what_infer_gives(server: Server, tmp_path: Path) -> None:
+    mask = mask_file(tmp_path)
+    answer = live(server, mask)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    start, *steps, done = events(answer)
+    assert (start["event"], start["model"], start["version"]) == ("start", "filler", "1.0.0")
+    assert start["shape"] == list(SHAPE) and start["steps"] == 24 and start["topology"]["betti"] == [2, 0, 0]
+    assert done["event"] == "done" and done["reason"] == "steps" and done["step"] == 24
+
+    now = BROKEN.copy()
+    for step in steps:
+        assert step["event"] == "step"
+        if step["bbox"]:
+            change = bits(step["delta"], step["bbox"])
+            assert change.sum() == step["changed"] > 0
+            now[slices(step["bbox"])] ^= change
+    last = bits(done["mask"], start["bbox"])
+    assert (now[slices(start["bbox"])] == last).all()
+    assert (now == expected(server, mask).astype(bool)).all()
+    assert done["sha256"] == hashlib.sha256(np.packbits(last.ravel()).tobytes()).hexdigest()
+    assert done["topology"]["betti"] == [1, 1, 0]
+
+
+def test_every_leaves_steps_out_and_the_sum_stays_right(server: Server, tmp_path: Path) -> None:
+    mask = mask_file(tmp_path)
+    _, *steps, _ = events(live(server, mask, every=7))
+    assert [step["step"] for step in steps] == [7, 14, 21, 24]
+    now = BROKEN.copy()
+    for step in steps:
+        if step["bbox"]:
+            now[slices(step["bbox"])] ^= bits(step["delta"], step["bbox"])
+    assert (now == expected(server, mask).astype(bool)).all()
+
+
+def test_refusal_before_the_first_step_is_an_error_event_with_its_status(server: Server, tmp_path: Path) -> None:
+    answer = live(server, mask_file(tmp_path), label=5)
+    (event,) = events(answer)
+    assert answer.status_code == 400 and event["event"] == "error" and event["status"] == 400
+    assert "label 5 is not in the mask" in event["message"]
+
+
+def big_mask(server: Server, name: str = "big") -> Path:
+    """An image on which a thousand steps take a while, and a mask for it."""
+    shape = (8, 120, 120)
+    truth = np.zeros(shape, bool)
+    truth[:, 20:100, 20:100] = True
+    image = server.studies / f"{name}.nii.gz"
+    if not image.exists():
+        save(image, (truth * 100).astype(np.int16))
+    start = truth.copy()
+    start[:, 50:60] = False
+    return save(server.studies.parent / f"{name}-mask.nrrd", start.astype(np.uint8))
+
+
+def test_stop_ends_with_the_mask_so_far(server: Server) -> None:
+    mask = big_mask(server)
+    params = {"params": json.dumps({"steps": 1000})}
+    files = {"label": (mask.name, mask.read_bytes())}
+    with server.http.stream("POST", "/rnca/refine", params={"image": "big"}, data=params, files=files) as answer:
+        lines = answer.iter_lines()
+        start = json.loads(next(lines))
+        while json.loads(next(lines))["step"] < 3:
+            pass
+        assert httpx.post(f"{server.url}/rnca/refine/{start['id']}/stop").status_code == 200
+        done = [json.loads(line) for line in lines][-1]
+    assert done["event"] == "done" and done["reason"] == "stopped" and 3 <= done["step"] < 1000
+    assert bits(done["mask"], start["bbox"]).any()
+    assert httpx.post(f"{server.url}/rnca/refine/{start['id']}/stop").status_code == 404
+
+
+def test_client_that_leaves_frees_the_worker(server: Server) -> None:
+    mask = big_mask(server)
+    before = len([line for line in server.audit() if line["what"] == "refine"])
+    with server.http.stream(
+        "POST",
+        "/rnca/refine",
+        params={"image": "big"},
+        data={"params": json.dumps({"steps": 1000})},
+        files={"label": (mask.name, mask.read_bytes())},
+    ) as answer:
+        next(answer.iter_lines())
+        assert server.status()["refinements"]["taken"] == 1
+    server.idle(10)  # a thousand steps would take much longer
+    assert len([line for line in server.audit() if line["what"] == "refine"]) == before  # it did not run to its end
+
+
+def test_slow_client_gets_fewer_steps_and_the_right_sum(server: Server) -> None:
+    mask = big_mask(server)
+    now = load(mask).astype(bool)
+    numbers = []
+    with server.http.stream(
+        "POST",
+        "/rnca/refine",
+        params={"image": "big"},
+        data={"params": json.dumps({"steps": 60})},
+        files={"label": (mask.name, mask.read_bytes())},
+    ) as answer:
+        for line in answer.iter_lines():
+            event = json.loads(line)
+            if event["event"] == "start":
+                box = event["bbox"]
+            elif event["event"] == "step":
+                numbers.append(event["step"])
+                if event["bbox"]:
+                    now[slices(event["bbox"])] ^= bits(event["delta"], event["bbox"])
+                time.sleep(0.01)
+    assert event["event"] == "done" and numbers == sorted(set(numbers))
+    last = bits(event["mask"], box)
+    missing = now[slices(box)] ^ last
+    assert not missing.any() or numbers[-1] < 60
+
+
+def test_buffer_never_holds_more_than_a_few_lines() -> None:
+    import asyncio
+
+    from lib.stream import BUFFERED, Lines, run
+
+    class Fake:
+        values, label, steps, box = np.zeros((4, 4), np.uint8), 1, 5000, (slice(0, 4), slice(0, 4))
+        start = np.zeros((4, 4), bool)
+
+        def topology(self, now: Any) -> dict[str, Any]:
+            return {}
+
+        def run(self) -> Iterator[np.ndarray]:
+            for index in range(self.steps):
+                yield np.full((4, 4), bool(index % 2 == 0))
+
+    class Record:
+        name, version = "x", "1.0.0"
+
+    lines = Lines(asyncio.new_event_loop())
+    run(lines, lambda: (Fake(), Record(), {}), 1, lambda *_: None)
+    assert len(lines._waiting) <= BUFFERED + 2
+
+
+def test_full_queue_is_429_with_retry_after(server: Server) -> None:
+    server.idle()
+    mask = big_mask(server)
+    content, answers = mask.read_bytes(), []
+
+    def ask() -> None:
+        answers.append(
+            httpx.post(
+                f"{server.url}/infer/rnca_refine",
+                params={"image": "big", "output": "json"},
+                data={"params": json.dumps({"steps": 40})},
+                files={"label": (mask.name, content)},
+                timeout=120,
+            )
+        )
+
+    threads = [threading.Thread(target=ask) for _ in range(9)]  # 2 run, 2 wait
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = [a for a in answers if a.status_code == 429]
+    assert refused and {a.status_code for a in answers} == {200, 429}
+    assert all(int(a.headers["retry-after"]) >= 1 and "busy" in a.json()["detail"] for a in refused)
+
+
+def test_refinement_is_audited_and_leaves_no_temporary_file(server: Server, tmp_path: Path) -> None:
+    from lib.audit import check
+
+    server.infer(mask=mask_file(tmp_path), image="ring2", output="json")
+    server.infer(mask=mask_file(tmp_path), image="ring2", params={"steps": -1})
+    line = [line for line in server.audit() if line["what"] == "refine"][-1]
+    assert line["image"] == "ring2" and line["model"] == "filler" and line["who"] and line["when"]
+    assert all(len(line[key]) == 64 for key in ("image_sha256", "mask_sha256", "result_sha256"))
+    assert check(server.state / "audit.jsonl") is None
+    server.idle()
+    assert list((server.state / "tmp").iterdir()) == []
+
+
+def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path, monkeypatch: Any) -> None:
+    from conftest import random_net
+    from lib import repair
+    from lib.images import Picture
+    from lib.params import Params
+    from rnca.geometry import Grid
+    from rnca.zoo import as_model
+
+    model = as_model(random_net(3))
+    shape = (7, 30, 30)
+    image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    mask = np.zeros(shape, np.uint8)
+    mask[1:6, 8:20, 8:20] = 1
+    mask[3] = 0
+    picture = Picture(image, Grid.of(image))
+
+    def rollout(cores: int) -> tuple[list[np.ndarray], np.ndarray]:
+        monkeypatch.setattr(repair, "CORES", cores)
+        ready = repair.prepare(Grid.of(image), mask, 1, picture, model, Params(steps=6))
+        masks = list(ready.run())
+        return masks, ready.write(masks[-1])
+
+    one, _ = rollout(1)
+    two, result = rollout(2)
+    assert len(one) == len(two) == 6
+    assert all((a == b).all() for a, b in zip(one, two, strict=True))
+    assert (sitk.GetArrayFromImage(rnca.refine(image, sitk.GetImageFromArray(mask), model, 6).mask) == result).all()
