@@ -94,6 +94,9 @@ def drive_cases(base: Path, drive: Path, limit: int | None) -> list[Picture]:
 
 def pick_refiners(options: Any, rows: Rows) -> tuple[list[Refiner], list[str]]:
     """All rows of the table, and why some are missing."""
+    automata = [automaton(options.model, options.steps, soft=way) for way in (True, False)]
+    if options.quick:
+        return [none(), *automata], ["Other refiners left out (--quick)."]
     val = [case for case in base_cases(options.base, "val", options.limit) if "unet_fold0" in case.starts]
     held = [(case.name, case.image, soft(case.starts["unet_fold0"]), case.truth) for case in val]
     pick = partial(choose, rows, TASK, cases=held, score=brief)
@@ -110,8 +113,7 @@ def pick_refiners(options: Any, rows: Rows) -> tuple[list[Refiner], list[str]]:
         refiners.append(conditional_unet(train, "unet", val, "unet_fold0", recipe, options.base))
     else:
         missing.append("The conditional U-Net left out: no out-of-fold predictions of train images.")
-    refiners += [automaton(options.model, options.steps, soft=way) for way in (True, False)]
-    return [none(), *refiners], missing
+    return [none(), *refiners, *automata], missing
 
 
 def place(model: str) -> tuple[int, str]:
@@ -146,6 +148,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder that segmenters.py wrote")
     parser.add_argument("--data-drive", type=Path, help="a DRIVE folder, in place of the test images of --base")
     parser.add_argument("--conditional-iterations", type=int, default=CONDITIONAL.iterations, help="of that U-Net")
+    parser.add_argument("--quick", action="store_true", help="no refiner that has to be chosen or trained first")
     given = parser.parse_args()
     name = "vessels-drive" if given.data_drive else "vessels"
     rows = Rows(given.output / f"{name}.rows.jsonl")
