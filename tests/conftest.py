@@ -1,5 +1,6 @@
 """What the tests share: one thread, property tests that draw the same examples everywhere, and small networks."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,10 @@ from torch import Tensor
 from rnca.automaton import RNCA
 
 torch.set_num_threads(1)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Of what a shell starts in the background; the programs that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run. Look further with: pytest --hypothesis-profile=explore
 settings.register_profile("fixed", deadline=None, derandomize=True)
