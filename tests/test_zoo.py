@@ -40,6 +40,13 @@ def saved(tmp_path: Path) -> Path:
     return save_model(NET, tmp_path / "model.ts", describe(NET, "model", "1.2.3", **KNOWN))
 
 
+def test_an_archive_does_not_tell_where_it_was_made(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        contents = b"".join(archive.read(entry) for entry in archive.namelist())
+    assert str(Path(zoo.__file__).parents[1]).encode() not in contents
+    assert b"site-packages" not in contents
+
+
 def refusal(name: str | Path) -> str:
     """The one sentence with which a model is refused."""
     with pytest.raises(InputError) as caught:

@@ -116,9 +116,19 @@ def save_model(net: RNCA, path: str | Path, metadata: Metadata) -> Path:
     buffer = io.BytesIO()
     torch.jit.save(compile(net), buffer, _extra_files={EMBEDDED: json.dumps(asdict(metadata), indent=2)})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(_without_places(buffer.getvalue()))
     trust(path)
     return path
+
+
+def _without_places(archive: bytes) -> bytes:
+    """A TorchScript archive less its debugging records, which hold where on this machine the sources lie."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(out, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                target.writestr(entry, source.read(entry))
+    return out.getvalue()
 
 
 def trust(path: str | Path) -> str:
