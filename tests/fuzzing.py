@@ -41,7 +41,7 @@ def uploads(draw: st.DrawFn, mask: bytes) -> tuple[str, bytes]:
             changed[draw(st.integers(0, len(changed) - 1))] = draw(st.integers(0, 255))
         content = bytes(changed)
     suffix = draw(st.sampled_from((".nrrd", ".nii.gz", ".nii", ".mha", ".png", ".zip", ".dcm", ".exe", "")))
-    return draw(st.sampled_from(("mask", "../m", "/tmp/m", "m" * 300, "ä", ".."))) + suffix, content
+    return draw(st.sampled_from(("mask", "../m", "/m", "m" * 300, "ä", ".."))) + suffix, content
 
 
 @st.composite

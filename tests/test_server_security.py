@@ -161,14 +161,15 @@ def test_image_id_leads_nowhere_else(server: Server, secret: Path, name: str) ->
 
 def test_image_is_not_written_outside_of_the_studies(server: Server) -> None:
     content = (server.studies / "ring0.nii.gz").read_bytes()
-    for name in ("../evil", "/tmp/evil-rnca", "a/b", "..", ".hidden"):
+    for name in ("../evil", str(server.studies.parent / "evil"), "a/b", "..", ".hidden"):
         answer = server.http.put("/datastore/", params={"image": name}, files={"file": ("x.nii.gz", content)})
         assert answer.status_code == 400, answer.text
-    assert not list(server.studies.parent.glob("evil*")) and not list(Path("/tmp").glob("evil-rnca*"))
+    assert not list(server.studies.parent.rglob("evil*"))
 
 
-@pytest.mark.parametrize("tag", ["../x", "/tmp/evil-rnca-tag", "..", "a/b", ".x", ""])
+@pytest.mark.parametrize("tag", ["../evil-tag", "{studies}/evil-tag", "..", "a/b", ".x", ""])
 def test_tag_is_not_a_path(server: Server, tag: str) -> None:
+    tag = tag.format(studies=server.studies)
     mask = mask_file(server.studies.parent)
     before = set((server.studies / "labels").iterdir())
     answer = server.http.put(
@@ -176,7 +177,7 @@ def test_tag_is_not_a_path(server: Server, tag: str) -> None:
     )
     assert answer.status_code == (200 if tag == "" else 400)
     assert set((server.studies / "labels").iterdir()) - before <= {server.studies / "labels" / "final"}
-    assert not Path("/tmp/evil-rnca-tag").exists()
+    assert not list(server.studies.parent.rglob("evil-tag*"))
 
 
 def test_params_cannot_name_a_file_as_image_or_label(server: Server, secret: Path) -> None:
@@ -191,13 +192,14 @@ def test_params_cannot_name_a_file_as_image_or_label(server: Server, secret: Pat
 def test_name_of_an_upload_is_not_used_as_a_path(server: Server) -> None:
     mask = mask_file(server.studies.parent)
     content = mask.read_bytes()
-    answer = server.http.post(
-        "/infer/rnca_refine",
-        params={"image": "ring0", "output": "json"},
-        files={"label": ("../../../../tmp/evil-rnca.nrrd", content)},
-    )
-    assert answer.status_code == 200
-    assert not Path("/tmp/evil-rnca.nrrd").exists()
+    for climb in ("../" * 1, "../" * 2, "../" * 3, "../" * 4, f"{server.studies}/"):
+        answer = server.http.post(
+            "/infer/rnca_refine",
+            params={"image": "ring0", "output": "json"},
+            files={"label": (f"{climb}evil-upload.nrrd", content)},
+        )
+        assert answer.status_code == 200
+    assert not list(server.studies.parent.rglob("evil-upload*"))
 
 
 @pytest.mark.parametrize("name", ["..", "../..", "%2e%2e", "x", "00000000-0000-0000-0000-000000000000"])

@@ -281,7 +281,14 @@ def _datastore(s: Services) -> APIRouter:
             return [{"image": Path(p["image"]).name, "label": Path(p["label"]).name} for p in s.store.datalist()]
         return s.store.json() if output == "all" else s.store.status()
 
-    def add(image: str | None, params: str, file: UploadFile, user: User) -> dict[str, Any]:
+    @router.put("/", summary="Add an image")
+    @router.put("/image", summary="Add an image")
+    def put_image(
+        image: str | None = None,
+        params: str = Form("{}"),
+        file: UploadFile = File(...),
+        user: User = Depends(as_annotator),
+    ) -> dict[str, Any]:
         info = parse_json(params)
         with request_folder(s.state.tmp) as folder:
             given = (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1]
@@ -294,24 +301,6 @@ def _datastore(s: Services) -> APIRouter:
             s.images.get(path, keep=False)
             s.audit.write("add image", user.username, image=name, image_sha256=digest(path))
             return {"image": s.store.add_image(name, str(path), {**info, "user": user.username})}
-
-    @router.put("/", summary="Add an image")
-    def put_image(
-        image: str | None = None,
-        params: str = Form("{}"),
-        file: UploadFile = File(...),
-        user: User = Depends(as_annotator),
-    ) -> dict[str, Any]:
-        return add(image, params, file, user)
-
-    @router.put("/image", summary="Add an image")
-    def put_image_too(
-        image: str | None = None,
-        params: str = Form("{}"),
-        file: UploadFile = File(...),
-        user: User = Depends(as_annotator),
-    ) -> dict[str, Any]:
-        return add(image, params, file, user)
 
     @router.delete("/", summary="Remove an image and its labels; an administrator finds them in the state folder")
     @router.delete("/image", include_in_schema=False)
