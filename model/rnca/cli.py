@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import __version__
+from . import DEFAULT_MODEL, __version__
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def refine(
     image: Annotated[Path, typer.Argument(help="PNG, TIFF, NIfTI, NRRD, MHA, or a folder of DICOM slices.")],
     mask: Annotated[Path, typer.Argument(help="The mask to repair, on the image's grid.")],
     output: Out,
-    model: Model = "ring-2d",
+    model: Model = DEFAULT_MODEL,
     steps: Steps = None,
     label: Label = None,
     soft: Annotated[bool, typer.Option(help="The mask is grey: starting values in 0..1 (8-bit: value/255).")] = False,
@@ -270,7 +270,7 @@ def batch(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
     masks: Annotated[Path, typer.Option(help="Folder of masks with the images' names.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to; what is there already is kept.")],
-    model: Model = "ring-2d",
+    model: Model = DEFAULT_MODEL,
     steps: Steps = None,
     label: Label = None,
     soft: Annotated[bool, typer.Option(help="Masks are grey: starting values in 0..1.")] = False,
@@ -467,7 +467,7 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
-    model: Annotated[str, typer.Option(help="Model used where a client names none.")] = "ring-2d",
+    model: Annotated[str, typer.Option(help="Model used where a client names none.")] = DEFAULT_MODEL,
     state: Annotated[
         Path | None, typer.Option(help="Where the server keeps what is its own; default: STUDIES/.rnca.")
     ] = None,

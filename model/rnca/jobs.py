@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import __version__
+from . import DEFAULT_MODEL, __version__
 from .defects import damage
 from .errors import InputError
 from .files import (
@@ -42,7 +42,7 @@ NOTICE = "For research use only; not a medical device."
 class Options:
     """What to repair and how; see `rnca.stream`. File options are written besides the mask."""
 
-    model: str = "ring-2d"
+    model: str = DEFAULT_MODEL
     steps: int | None = None
     label: int | Literal["all"] | None = None
     soft: bool = False

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnca import InputError
+from rnca import DEFAULT_MODEL, InputError
 
 MEBI = 1 << 20
 
@@ -23,7 +23,7 @@ class State:
     """Folders and limits."""
 
     folder: Path
-    model: str = "ring-2d"  # used where a request names none
+    model: str = DEFAULT_MODEL  # used where a request names none
     workers: int = 2  # refinements at a time
     waiting: int = 8  # refinements that may wait for one of them
     upload_mib: int = 2048  # of one request
@@ -47,7 +47,7 @@ class State:
             default = home / "rnca" / hashlib.sha256(studies.encode()).hexdigest()[:16]
         else:
             default = Path(studies) / ".rnca"
-        state = cls(Path(conf.get("state", default)), model=conf.get("model", "ring-2d"), **numbers)
+        state = cls(Path(conf.get("state", default)), model=conf.get("model", DEFAULT_MODEL), **numbers)
         for part in ("models", "runs", "sessions", "history", "tmp", "removed"):
             (state.folder / part).mkdir(parents=True, exist_ok=True)
         state.folder.chmod(0o700)

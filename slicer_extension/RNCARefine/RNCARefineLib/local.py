@@ -1,0 +1,154 @@
+"""Refinement on this computer, by the package `rnca` in Slicer's own Python: no server, no image leaves it.
+
+The package brings torch, so it is installed only when the user asks for it, and imported only when it is used.
+"""
+
+import importlib
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from .boxes import Box, around, on_box, slices, text, union
+from .errors import RefineError
+from .events import Event, Finished, Started, Stepped
+from .request import Control, Image, Noted, Request
+
+PACKAGE = "rnca"
+WHAT_IT_INSTALLS = (
+    "This installs the package rnca into Slicer's own Python, with what it needs: PyTorch, MONAI, SimpleITK and"
+    " scikit-image, about 1 GB on disk. Nothing else of Slicer changes, and no image leaves this computer."
+)
+
+
+def installed() -> bool:
+    """Whether the package can be used."""
+    return find_spec(PACKAGE) is not None
+
+
+def install() -> None:
+    """Install the package into Slicer's Python; minutes. Call it only after the user has said yes."""
+    import slicer
+
+    slicer.util.pip_install(PACKAGE)
+    importlib.invalidate_caches()
+
+
+class Local:
+    """A `Backend` without a server."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, Any] = {}
+
+    def known(self, image: Image) -> bool:
+        """Nothing has to be sent anywhere."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+    def models(self) -> dict[str, list[dict[str, Any]]]:
+        """The shipped models, as the server lists them."""
+        from rnca.zoo import shipped, shipped_metadata
+
+        return {name: [_about(name, shipped_metadata(name))] for name in shipped()}
+
+    def refine(self, request: Request, control: Control) -> Iterator[Event | Noted]:
+        """See `Backend`."""
+        if not installed():
+            raise RefineError(
+                "The package rnca is not installed in Slicer: install it from the settings, or use a server."
+            )
+        import rnca
+
+        yield Noted("Loading the model")
+        started = time.monotonic()
+        try:
+            model = self._model(request.model)
+            roi = None if request.roi is None else text(request.roi)
+            steps = rnca.stream(
+                itk_image(request.image.voxels, request.image),
+                itk_image(request.whole_mask(), request.image),
+                model,
+                request.steps,
+                label=1,
+                roi=roi,
+            )
+            yield from _events(request, control, model, steps, started)
+        except rnca.InputError as error:
+            raise RefineError(str(error)[:1].upper() + str(error)[1:]) from error
+
+    def _model(self, name: str) -> Any:
+        import rnca
+
+        name = name.partition("@")[0] or rnca.DEFAULT_MODEL
+        if name not in self._models:
+            self._models[name] = rnca.load_model(name)
+        return self._models[name]
+
+
+def _events(request: Request, control: Control, model: Any, steps: Iterator[Any], started: float) -> Iterator[Event]:
+    """The package's steps as the events of a stream: what can change is told as the box of what did, so far."""
+    about = model.metadata
+    box = _reach(request, int(request.steps if request.steps is not None else about.steps), about)
+    yield Started("", about.name, about.version, request.image.shape, box, request.steps or about.steps)
+    before = on_box(request.mask, request.box, box)
+    step, reason = 0, "steps"
+    for found in steps:
+        if control.stopping.is_set():
+            reason = "stopped"
+            break
+        if found.index == 0:
+            continue
+        now = _values(found.mask)[slices(box)] != 0
+        flips = now ^ before
+        tight = around(flips)
+        step = found.index
+        if tight is None:
+            yield Stepped(step, None, None)
+        else:
+            place = tuple((a + c, b + c) for (a, b), (c, _) in zip(tight, box, strict=True))
+            yield Stepped(step, place, flips[slices(tight)])
+        before = now
+        if found.reason:
+            reason = "converged" if found.reason == "converged" else "steps"
+    if not control.abandoned.is_set():
+        yield Finished(reason, step, time.monotonic() - started, before)
+
+
+def _reach(request: Request, steps: int, about: Any) -> Box:
+    """What can change: the mask grown by a voxel a step, in the region, or everywhere if the model resamples."""
+    everything = tuple((0, n) for n in request.image.shape)
+    reach = max(everything, key=lambda pair: pair[1])[1] if about.resample else steps
+    grown = tuple(
+        (max(0, a - reach), min(n, b + reach)) for (a, b), (_, n) in zip(request.box, everything, strict=True)
+    )
+    return union(grown, request.box)
+
+
+def _values(mask: Any) -> Any:
+    if isinstance(mask, np.ndarray):
+        return mask
+    import SimpleITK as sitk
+
+    return sitk.GetArrayViewFromImage(mask)
+
+
+def itk_image(voxels: Any, image: Image) -> Any:
+    """A SimpleITK image with the grid of `image` (which is in RAS; ITK is in LPS)."""
+    import SimpleITK as sitk
+
+    found = sitk.GetImageFromArray(np.ascontiguousarray(voxels), isVector=voxels.ndim == 4)
+    matrix = np.diag([-1.0, -1.0, 1.0]) @ image.ijk_to_ras[:3, :3]
+    spacing = np.linalg.norm(matrix, axis=0)
+    found.SetSpacing([float(s) for s in spacing])
+    found.SetDirection([float(d) for d in (matrix / spacing).ravel()])
+    found.SetOrigin([float(o) for o in np.diag([-1.0, -1.0, 1.0]) @ image.ijk_to_ras[:3, 3]])
+    return found
+
+
+def _about(name: str, metadata: Any) -> dict[str, Any]:
+    keys = ("version", "description", "licence", "dims", "steps", "figures")
+    return {"name": name, "active": True, "shipped": True, **{k: getattr(metadata, k) for k in keys}}

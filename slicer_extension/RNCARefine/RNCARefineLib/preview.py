@@ -1,0 +1,113 @@
+"""The live result, in a segmentation node of its own over the untouched original; it goes when it is not needed."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import nodes
+from .boxes import Box, on_box, union
+from .runs import Run
+
+ADDED, REMOVED, UNSURE = "added", "removed", "unsure"
+COLOURS = {ADDED: (0.2, 0.9, 0.3), REMOVED: (0.95, 0.25, 0.2), UNSURE: (1.0, 0.8, 0.1)}
+NODE_NAME = "rNCA preview"
+
+
+class Preview:
+    """A preview of the runs of one refinement, on the volume's grid and under its transforms.
+
+    Args:
+        scene: the vtkMRMLScene.
+        volume: the source volume node.
+        colours: of the refined segments, one a run, RGB 0..1.
+    """
+
+    def __init__(self, scene: Any, volume: Any, colours: list[tuple[float, float, float]]) -> None:
+        import slicer
+
+        self._scene = scene
+        self._matrix = nodes.ijk_to_ras(volume)
+        self.node = slicer.vtkMRMLSegmentationNode()
+        self.node.SetName(NODE_NAME)
+        self.node.SetSaveWithScene(False)
+        scene.AddNode(self.node)
+        self.node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        self.node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        self.node.CreateDefaultDisplayNodes()
+        self._segments = [self._add(f"refined {number + 1}", colour) for number, colour in enumerate(colours)]
+        for name, colour in COLOURS.items():
+            self._add(name, colour)
+        self._show(ADDED, True)
+        self._show(REMOVED, True)
+        self._show(UNSURE, False)
+        display = self.node.GetDisplayNode()
+        display.SetOpacity2DFill(0.35)
+        display.SetOpacity2DOutline(1.0)
+
+    def _add(self, name: str, colour: tuple[float, float, float]) -> str:
+        return str(self.node.GetSegmentation().AddEmptySegment(name, name, colour))
+
+    def _show(self, segment: str, shown: bool) -> None:
+        self.node.GetDisplayNode().SetSegmentVisibility(segment, shown)
+
+    def show_changes(self, shown: bool) -> None:
+        """Show what was added and removed in colours of their own, or not."""
+        self._show(ADDED, shown)
+        self._show(REMOVED, shown)
+
+    def update(self, runs: list[Run], step: int | None, changes: bool) -> None:
+        """Show the masks after `step` updates (None: the newest); with `changes`, also what differs from the start."""
+        added: list[tuple[NDArray[np.bool_], Box]] = []
+        removed: list[tuple[NDArray[np.bool_], Box]] = []
+        for name, run in zip(self._segments, runs, strict=True):
+            if run.history is None and step is None and run.began == 0:
+                continue
+            box = run.box
+            now = run.mask_at(run.last if step is None else step, box)
+            self._write(name, now, box)
+            if changes:
+                before = run.before(box)
+                added.append((now & ~before, box))
+                removed.append((before & ~now, box))
+        if changes:
+            self._merge(ADDED, added)
+            self._merge(REMOVED, removed)
+
+    def show_unsure(self, unsure: NDArray[np.bool_] | None, box: Box) -> None:
+        """Mark the voxels that the model is unsure of; None takes the marks away."""
+        self._show(UNSURE, unsure is not None)
+        if unsure is not None:
+            self._write(UNSURE, unsure, box)
+
+    def _merge(self, name: str, parts: list[tuple[NDArray[np.bool_], Box]]) -> None:
+        if not parts:
+            return
+        box = parts[0][1]
+        for _, other in parts[1:]:
+            box = union(box, other)
+        total = on_box(*parts[0], box)
+        for mask, place in parts[1:]:
+            total |= on_box(mask, place, box)
+        self._write(name, total, box)
+
+    def _write(self, segment: str, mask: NDArray[np.bool_], box: Box) -> None:
+        import slicer
+
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        logic.SetBinaryLabelmapToSegment(
+            nodes.oriented(mask, box, self._matrix), self.node, segment, logic.MODE_REPLACE
+        )
+
+    def show_surface(self) -> None:
+        """Show the result in 3D views, as the original is shown there."""
+        self.node.CreateClosedSurfaceRepresentation()
+
+    def remove(self) -> None:
+        """Take the preview out of the scene; a second time is fine."""
+        if self.node is not None and self._scene.IsNodePresent(self.node):
+            display = self.node.GetDisplayNode()
+            self._scene.RemoveNode(self.node)
+            if display is not None and self._scene.IsNodePresent(display):
+                self._scene.RemoveNode(display)
+        self.node = None

@@ -1,0 +1,198 @@
+"""Reading a segment onto a volume's grid, and writing back what changed and nothing else.
+
+What is written are the changes: voxels to add and voxels to remove. A segment on a finer grid than the volume, or on a
+rotated one, keeps every voxel that the repair did not touch, other segments keep all of theirs, in a shared labelmap
+too, and what lies outside of the volume stays. Slicer's own logic does the writing, so masks and undo are Slicer's.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import nodes
+from .boxes import Box, around, on_box, overlap, size, slices, whole
+from .errors import RefineError
+
+Mask = NDArray[np.bool_]
+
+
+def labelmap_of(segmentation: Any, segment: str) -> tuple[Any, int]:
+    """(vtkOrientedImageData, value) of a segment; the labelmap may be shared with other segments.
+
+    Raises:
+        RefineError: no such segment, or one that is not edited as a labelmap.
+    """
+    found = segmentation.GetSegmentation().GetSegment(segment) if segmentation is not None else None
+    if found is None:
+        raise RefineError("There is no segment to refine: choose one.")
+    if segmentation.GetSegmentation().GetSourceRepresentationName() != nodes.LABELMAP:
+        raise RefineError(
+            f"The segment {found.GetName()} is kept as a surface: open it in the Segment Editor, which makes it a"
+            " labelmap, and refine it then."
+        )
+    return found.GetRepresentation(nodes.LABELMAP), int(found.GetLabelValue())
+
+
+def read_segment(segmentation: Any, segment: str, volume: Any) -> tuple[Mask, Box]:
+    """A segment on a volume's grid: (mask, the box of the grid that it fills), cut to what is in the volume.
+
+    Raises:
+        RefineError: no such segment, an empty one, or one that lies outside of the volume.
+    """
+    labelmap, value = labelmap_of(segmentation, segment)
+    name = segmentation.GetSegmentation().GetSegment(segment).GetName()
+    if labelmap is None or labelmap.IsEmpty() or not labelmap.GetNumberOfPoints():
+        raise RefineError(f"The segment {name} is empty: there is nothing that a repair could grow from.")
+    shape = nodes.image_of(volume).shape
+    mask, box = _on_grid(labelmap, value, segmentation, volume, shape)
+    inside = overlap(box, whole(shape))
+    part = None if inside is None else mask[slices(inside, box)]
+    tight = None if part is None else around(part)
+    if inside is None or part is None or tight is None:
+        raise RefineError(
+            f"The segment {name} has no voxel inside of the source volume: choose the volume it belongs to."
+        )
+    corner = tuple(start for start, _ in inside)
+    return part[slices(tight)].copy(), nodes.moved(tight, corner)
+
+
+def _on_grid(labelmap: Any, value: int, segmentation: Any, volume: Any, shape: tuple[int, ...]) -> tuple[Mask, Box]:
+    shift = _shift(labelmap, segmentation, volume, shape)
+    box = nodes.box_of(labelmap)
+    if shift is not None:
+        return nodes.voxels_of(labelmap) == value, nodes.moved(box, shift)
+    everywhere = whole(shape)
+    reference = nodes.oriented(np.zeros(shape, np.bool_), everywhere, nodes.ijk_to_ras(volume))
+    found = nodes.resampled(labelmap, reference, nodes.transform_between(segmentation, volume))
+    return nodes.voxels_of(found) == value, nodes.box_of(found)
+
+
+def _shift(labelmap: Any, segmentation: Any, volume: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Whole voxels from a labelmap's indices to the volume's; None if their grids are not the same."""
+    between = nodes.linear_between(segmentation, volume)
+    if between is None:
+        return None
+    matrix = np.linalg.inv(nodes.ijk_to_ras(volume)) @ between @ nodes.image_to_world(labelmap)
+    return nodes.shift_of(matrix, max(max(shape), max(max(map(abs, b)) for b in nodes.box_of(labelmap))))
+
+
+class Editor:
+    """Writes into segments as Slicer's Segment Editor does, inside its editable area.
+
+    Args:
+        scene: the vtkMRMLScene.
+
+    Raises:
+        RefineError: this Slicer has no logic for it.
+    """
+
+    def __init__(self, scene: Any) -> None:
+        import slicer
+
+        if not hasattr(slicer, "vtkSlicerSegmentEditorLogic"):
+            raise RefineError("rNCA Refine needs Slicer 5.10 or later: install the current stable release.")
+        self._scene = scene
+        self._logic = slicer.vtkSlicerSegmentEditorLogic()
+        self._logic.SetMRMLScene(scene)
+
+    def write(
+        self,
+        segmentation: Any,
+        segment: str,
+        volume: Any,
+        before: Mask,
+        after: Mask,
+        box: Box,
+        settings: Any = None,
+    ) -> int:
+        """Make of a segment what a repair made of it; no undo state is saved here.
+
+        Args:
+            volume: the volume node on whose grid the masks are.
+            before, after: what `box` of that grid held and what it shall hold.
+            settings: a vtkMRMLSegmentEditorNode whose editable area and intensity range are honoured.
+
+        Returns:
+            Voxels of the volume's grid that the editable area let through.
+        """
+        added, removed = after & ~before, before & ~after
+        if not added.any() and not removed.any():
+            return 0
+        node = self._own_settings(segmentation, segment, volume, settings)
+        self._logic.SetSegmentEditorNode(node)
+        try:
+            import slicer
+
+            modes = slicer.vtkSlicerSegmentEditorLogic
+            for change, mode in ((added, modes.ModificationModeAdd), (removed, modes.ModificationModeRemove)):
+                self._modify(segmentation, segment, volume, change, box, mode)
+        finally:
+            self._logic.SetSegmentEditorNode(None)
+            self._scene.RemoveNode(node)
+        now = read_box(segmentation, segment, volume, box)
+        return int(np.count_nonzero(now != before))
+
+    def _modify(self, segmentation: Any, segment: str, volume: Any, change: Mask, box: Box, mode: Any) -> None:
+        tight = around(change)
+        if tight is None:
+            return
+        corner = tuple(start for start, _ in box)
+        part, place = change[slices(tight)], nodes.moved(tight, corner)
+        labelmap, _ = labelmap_of(segmentation, segment)
+        shift = _shift(labelmap, segmentation, volume, nodes.image_of(volume).shape)
+        if shift is not None:
+            back = tuple(-s for s in shift)
+            modifier = nodes.oriented(part, nodes.moved(place, back), nodes.image_to_world(labelmap))
+        else:
+            modifier = self._brought(part, place, volume, segmentation, labelmap)
+        self._logic.UpdateReferenceGeometryImage()
+        self._logic.UpdateAlignedSourceVolume()
+        extent = modifier.GetExtent()
+        self._logic.ModifySegmentByLabelmap(segmentation, segment, modifier, mode, extent, False, False)
+
+    def _brought(self, part: Mask, place: Box, volume: Any, segmentation: Any, labelmap: Any) -> Any:
+        """Changes on the volume's grid, brought to the labelmap's: nearest neighbour, in an extent that holds them."""
+        source = nodes.oriented(part, place, nodes.ijk_to_ras(volume))
+        transform = nodes.transform_between(volume, segmentation)
+        corners = [(i, j, k, 1.0) for k in _ends(place[0]) for j in _ends(place[1]) for i in _ends(place[2])]
+        to_index = np.linalg.inv(nodes.image_to_world(labelmap))
+        found = []
+        for corner in corners:
+            point = transform.TransformPoint((nodes.ijk_to_ras(volume) @ np.array(corner))[:3])
+            found.append((to_index @ np.array([*point, 1.0]))[:3])
+        low, high = np.floor(np.min(found, 0)).astype(int) - 2, np.ceil(np.max(found, 0)).astype(int) + 3
+        target = tuple((int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))
+        reference = nodes.oriented(np.zeros(size(target), np.bool_), target, nodes.image_to_world(labelmap))
+        return nodes.resampled(source, reference, transform)
+
+    def _own_settings(self, segmentation: Any, segment: str, volume: Any, settings: Any) -> Any:
+        """A parameter node of our own: the user's editable area, and no other segment is ever overwritten."""
+        import slicer
+
+        node = slicer.vtkMRMLSegmentEditorNode()
+        node.SetHideFromEditors(True)
+        node.SetSaveWithScene(False)
+        self._scene.AddNode(node)
+        if settings is not None:
+            node.SetMaskMode(settings.GetMaskMode())
+            node.SetMaskSegmentID(settings.GetMaskSegmentID())
+            node.SetSourceVolumeIntensityMask(settings.GetSourceVolumeIntensityMask())
+            node.SetSourceVolumeIntensityMaskRange(settings.GetSourceVolumeIntensityMaskRange())
+        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+        node.SetAndObserveSegmentationNode(segmentation)
+        node.SetAndObserveSourceVolumeNode(volume)
+        node.SetSelectedSegmentID(segment)
+        return node
+
+
+def _ends(pair: tuple[int, int]) -> tuple[float, float]:
+    return pair[0] - 0.5, pair[1] - 0.5
+
+
+def read_box(segmentation: Any, segment: str, volume: Any, box: Box) -> Mask:
+    """What a segment has in a box of a volume's grid; nothing, if it is empty or lies elsewhere."""
+    try:
+        return on_box(*read_segment(segmentation, segment, volume), box)
+    except RefineError:
+        return np.zeros(size(box), np.bool_)
