@@ -41,7 +41,7 @@ venv: $(VENV)/.installed ## set up .venv (TORCH=torch==2.13.0, PYTHON=python3.11
 $(VENV)/.installed: pyproject.toml apps/rnca_refine/server-requirements.txt
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip show --quiet torch 2>/dev/null || $(BIN)/python -m pip install "$(TORCH)"
-	$(BIN)/python -m pip install --editable ".[dev,server]"
+	$(BIN)/python -m pip install --editable ".[dev,server,view]"
 	$(BIN)/python -m pip install --no-deps -r apps/rnca_refine/server-requirements.txt
 	touch $@
 
