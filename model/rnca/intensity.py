@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from .contrast import TRUNCATE, block, local_contrast, reach
 from .errors import InputError
 
 KINDS = ("percentile", "zscore", "window", "local", "unit", "none")
@@ -29,12 +30,6 @@ SAMPLE = 2_000_000
 
 SLAB = 1 << 16
 """Voxels worked on at a time: they stay in the processor's cache."""
-
-TRUNCATE = 3
-"""A Gaussian ends after this many of its deviations."""
-
-FLAT = 0.05
-"""Of the image's deviation: a local one is not taken below it, or the noise of flat places would seem structure."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -78,18 +73,22 @@ class NetworkInput:
         self.scalings = scalings(self.channels, spec)
         self.local = float(spec.get("sigma", 16)) if spec["kind"] == "local" else 0.0
         self.slice_axis = slice_axis
+        self._reach, self._block = (reach(self.local), block(self.local)) if self.local else (0, 1)
 
     def part(self, box: tuple[slice, ...]) -> np.ndarray:
         """The network's channels in a box of (*S): (wanted, *box) float32."""
-        reach = math.ceil(TRUNCATE * 2 * self.local) + math.ceil(TRUNCATE * max(self.scales))
-        around, inner = [], []
+        blurred = math.ceil(TRUNCATE * max(self.scales))
+        outer, middle, inner = [], [], []  # what is read, what is normalised, what is returned
         for axis, (side, size) in enumerate(zip(box, self.channels.shape[1:], strict=True)):
-            margin = 0 if axis == self.slice_axis else reach
-            around.append(slice(max(side.start - margin, 0), min(side.stop + margin, size)))
-            inner.append(slice(side.start - around[-1].start, side.stop - around[-1].start))
-        values = scale(self.channels[(slice(None), *around)], self.scalings)
+            near, far, edge = (0, 0, 1) if axis == self.slice_axis else (blurred, self._reach, self._block)
+            start, stop = max(side.start - near, 0), min(side.stop + near, size)
+            first = max(start - far, 0) // edge * edge
+            outer.append(slice(first, min(-(-(stop + far) // edge) * edge, size)))
+            middle.append(slice(start - first, stop - first))
+            inner.append(slice(side.start - start, side.stop - start))
+        values = scale(self.channels[(slice(None), *outer)], self.scalings)
         if self.local:
-            _local_contrast(values, self.local, self.slice_axis)
+            values = local_contrast(values, middle, self.local, self.slice_axis)
         levels = [values if s == 0 else _blur(values, s, self.slice_axis) for s in self.scales]
         return np.concatenate([level[(slice(None), *inner)] for level in levels])
 
@@ -144,7 +143,8 @@ def normalise(channels: np.ndarray, spec: Mapping[str, Any]) -> np.ndarray:
     """
     values = scale(channels, scalings(channels, spec))
     if spec["kind"] == "local":
-        _local_contrast(values, float(spec.get("sigma", 16)), None)
+        whole = [slice(0, size) for size in values.shape[1:]]
+        return local_contrast(values, whole, float(spec.get("sigma", 16)), None)
     return values
 
 
@@ -223,13 +223,6 @@ def match_channels(channels: np.ndarray, wanted: int, how: str = "luminance") ->
         return channels[1:2]
     grey = np.tensordot(_LUMA, channels.astype(np.float32), 1)[None]
     return grey.astype(channels.dtype) if channels.dtype.kind == "f" else np.rint(grey).astype(channels.dtype)
-
-
-def _local_contrast(values: np.ndarray, sigma: float, slice_axis: int | None) -> None:
-    """Each channel (of deviation 1) less its local mean, over its local deviation, in place."""
-    values -= _blur(values, sigma, slice_axis)
-    values /= np.maximum(np.sqrt(_blur(values * values, sigma, slice_axis)), FLAT)
-    np.clip(values, -3, 3, out=values)
 
 
 def _blur(values: np.ndarray, sigma: float, slice_axis: int | None) -> np.ndarray:
