@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from . import nodes
 from .boxes import Box
+from .editable import editable_area
 from .errors import RefineError
 from .preview import Preview
 from .request import Backend, Request
 from .runs import Figures, Refinement, Run
-from .segments import Editor, read_segment
+from .segments import read_segment, write_changes
 from .signals import Signal
 from .undo import SegmentationUndo, Undo
 
@@ -80,7 +81,6 @@ class RefineLogic:
     def __init__(self, scene: Any, undo: Undo | None = None) -> None:
         self._scene = scene
         self._undo: Undo = undo if undo is not None else SegmentationUndo()
-        self._editor = Editor(scene)
         self.changed, self.told, self.noted = Signal(), Signal(), Signal()
         self.kept: dict[str, Kept] = {}
         self.show_changes = True
@@ -234,20 +234,18 @@ class RefineLogic:
         if self._refinement is None or self.state != REVIEW:
             return
         self._undo.save(self._segmentation)
-        wanted = written = 0
+        left = 0
         for segment, run in zip(self._segments, self.runs, strict=True):
             if run.history is None:
                 continue
             box = run.box
             before, after = run.before(box), run.mask_at(min(self.shown_step, run.last), box)
-            wanted += int(np.count_nonzero(before != after))
-            written += self._editor.write(self._segmentation, segment, self._volume, before, after, box, self._settings)
+            allowed = editable_area(self._settings, self._segmentation, segment, self._volume, box)
+            left += write_changes(self._segmentation, segment, self._volume, before, after, box, allowed)
             self._keep(segment, run, after)
         self._close()
-        if written < wanted:
-            self.told.emit(
-                f"Accepted; {wanted - written} voxels outside of the editable area were left as they were.", False
-            )
+        if left:
+            self.told.emit(f"Accepted; {left} voxels outside of the editable area were left as they were.", False)
         self.changed.emit()
 
     def discard(self) -> None:

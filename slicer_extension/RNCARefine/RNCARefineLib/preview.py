@@ -46,7 +46,13 @@ class Preview:
         display.SetOpacity2DOutline(1.0)
 
     def _add(self, name: str, colour: tuple[float, float, float]) -> str:
-        return str(self.node.GetSegmentation().AddEmptySegment(name, name, colour))
+        import slicer
+
+        found = str(self.node.GetSegmentation().AddEmptySegment(name, name, colour))
+        segment = self.node.GetSegmentation().GetSegment(found)
+        segment.SetLabelValue(1)
+        segment.AddRepresentation(nodes.LABELMAP, slicer.vtkOrientedImageData())  # its own, not one that is shared
+        return found
 
     def _show(self, segment: str, shown: bool) -> None:
         self.node.GetDisplayNode().SetSegmentVisibility(segment, shown)
@@ -92,12 +98,9 @@ class Preview:
         self._write(name, total, box)
 
     def _write(self, segment: str, mask: NDArray[np.bool_], box: Box) -> None:
-        import slicer
-
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        logic.SetBinaryLabelmapToSegment(
-            nodes.oriented(mask, box, self._matrix), self.node, segment, logic.MODE_REPLACE
-        )
+        labelmap = self.node.GetSegmentation().GetSegment(segment).GetRepresentation(nodes.LABELMAP)
+        labelmap.ShallowCopy(nodes.oriented(mask, box, self._matrix))
+        labelmap.Modified()
 
     def show_surface(self) -> None:
         """Show the result in 3D views, as the original is shown there."""

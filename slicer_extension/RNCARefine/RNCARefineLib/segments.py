@@ -2,7 +2,7 @@
 
 What is written are the changes: voxels to add and voxels to remove. A segment on a finer grid than the volume, or on a
 rotated one, keeps every voxel that the repair did not touch, other segments keep all of theirs, in a shared labelmap
-too, and what lies outside of the volume stays. Slicer's own logic does the writing, so masks and undo are Slicer's.
+too, and what lies outside of the volume stays.
 """
 
 from typing import Any
@@ -77,113 +77,68 @@ def _shift(labelmap: Any, segmentation: Any, volume: Any, shape: tuple[int, ...]
     return nodes.shift_of(matrix, max(max(shape), max(max(map(abs, b)) for b in nodes.box_of(labelmap))))
 
 
-class Editor:
-    """Writes into segments as Slicer's Segment Editor does, inside its editable area.
+def write_changes(
+    segmentation: Any, segment: str, volume: Any, before: Mask, after: Mask, box: Box, editable: Mask | None = None
+) -> int:
+    """Make of a segment what a repair made of it; no undo state is saved here.
 
     Args:
-        scene: the vtkMRMLScene.
+        volume: the volume node on whose grid the masks are.
+        before, after: what `box` of that grid held and what it shall hold.
+        editable: of the box's shape, where anything may change; None is everywhere.
 
-    Raises:
-        RefineError: this Slicer has no logic for it.
+    Returns:
+        Voxels of the volume's grid that were to change and may not.
     """
+    import slicer
 
-    def __init__(self, scene: Any) -> None:
-        import slicer
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    change = after ^ before
+    wanted = int(np.count_nonzero(change))
+    if editable is not None:
+        change &= editable
+    for part, add in ((change & after, True), (change & before, False)):
+        modifier = _on_labelmap(segmentation, segment, volume, part, box, outside=not add)
+        if modifier is not None:
+            mode = logic.MODE_MERGE_MAX if add else logic.MODE_MERGE_MIN
+            logic.SetBinaryLabelmapToSegment(modifier, segmentation, segment, mode, modifier.GetExtent())
+    return wanted - int(np.count_nonzero(change))
 
-        if not hasattr(slicer, "vtkSlicerSegmentEditorLogic"):
-            raise RefineError("rNCA Refine needs Slicer 5.10 or later: install the current stable release.")
-        self._scene = scene
-        self._logic = slicer.vtkSlicerSegmentEditorLogic()
-        self._logic.SetMRMLScene(scene)
 
-    def write(
-        self,
-        segmentation: Any,
-        segment: str,
-        volume: Any,
-        before: Mask,
-        after: Mask,
-        box: Box,
-        settings: Any = None,
-    ) -> int:
-        """Make of a segment what a repair made of it; no undo state is saved here.
+def _on_labelmap(segmentation: Any, segment: str, volume: Any, change: Mask, box: Box, outside: bool) -> Any:
+    """Voxels to change as a vtkOrientedImageData on the segment's own grid; None if there are none.
 
-        Args:
-            volume: the volume node on whose grid the masks are.
-            before, after: what `box` of that grid held and what it shall hold.
-            settings: a vtkMRMLSegmentEditorNode whose editable area and intensity range are honoured.
+    Inverted if `outside`: 0 in the voxels, 1 around them, as a minimum wants it.
+    """
+    tight = around(change)
+    if tight is None:
+        return None
+    part, place = change[slices(tight)], nodes.moved(tight, tuple(start for start, _ in box))
+    labelmap, _ = labelmap_of(segmentation, segment)
+    matrix = nodes.image_to_world(labelmap)
+    shift = _shift(labelmap, segmentation, volume, nodes.image_of(volume).shape)
+    if shift is not None:
+        place = nodes.moved(place, tuple(-s for s in shift))
+    else:
+        found = _brought(part, place, volume, segmentation, labelmap)
+        part, place = nodes.voxels_of(found) != 0, nodes.box_of(found)
+    return nodes.oriented(~part if outside else part, place, matrix)
 
-        Returns:
-            Voxels of the volume's grid that the editable area let through.
-        """
-        added, removed = after & ~before, before & ~after
-        if not added.any() and not removed.any():
-            return 0
-        node = self._own_settings(segmentation, segment, volume, settings)
-        self._logic.SetSegmentEditorNode(node)
-        try:
-            import slicer
 
-            modes = slicer.vtkSlicerSegmentEditorLogic
-            for change, mode in ((added, modes.ModificationModeAdd), (removed, modes.ModificationModeRemove)):
-                self._modify(segmentation, segment, volume, change, box, mode)
-        finally:
-            self._logic.SetSegmentEditorNode(None)
-            self._scene.RemoveNode(node)
-        now = read_box(segmentation, segment, volume, box)
-        return int(np.count_nonzero(now != before))
-
-    def _modify(self, segmentation: Any, segment: str, volume: Any, change: Mask, box: Box, mode: Any) -> None:
-        tight = around(change)
-        if tight is None:
-            return
-        corner = tuple(start for start, _ in box)
-        part, place = change[slices(tight)], nodes.moved(tight, corner)
-        labelmap, _ = labelmap_of(segmentation, segment)
-        shift = _shift(labelmap, segmentation, volume, nodes.image_of(volume).shape)
-        if shift is not None:
-            back = tuple(-s for s in shift)
-            modifier = nodes.oriented(part, nodes.moved(place, back), nodes.image_to_world(labelmap))
-        else:
-            modifier = self._brought(part, place, volume, segmentation, labelmap)
-        self._logic.UpdateReferenceGeometryImage()
-        self._logic.UpdateAlignedSourceVolume()
-        extent = modifier.GetExtent()
-        self._logic.ModifySegmentByLabelmap(segmentation, segment, modifier, mode, extent, False, False)
-
-    def _brought(self, part: Mask, place: Box, volume: Any, segmentation: Any, labelmap: Any) -> Any:
-        """Changes on the volume's grid, brought to the labelmap's: nearest neighbour, in an extent that holds them."""
-        source = nodes.oriented(part, place, nodes.ijk_to_ras(volume))
-        transform = nodes.transform_between(volume, segmentation)
-        corners = [(i, j, k, 1.0) for k in _ends(place[0]) for j in _ends(place[1]) for i in _ends(place[2])]
-        to_index = np.linalg.inv(nodes.image_to_world(labelmap))
-        found = []
-        for corner in corners:
-            point = transform.TransformPoint((nodes.ijk_to_ras(volume) @ np.array(corner))[:3])
-            found.append((to_index @ np.array([*point, 1.0]))[:3])
-        low, high = np.floor(np.min(found, 0)).astype(int) - 2, np.ceil(np.max(found, 0)).astype(int) + 3
-        target = tuple((int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))
-        reference = nodes.oriented(np.zeros(size(target), np.bool_), target, nodes.image_to_world(labelmap))
-        return nodes.resampled(source, reference, transform)
-
-    def _own_settings(self, segmentation: Any, segment: str, volume: Any, settings: Any) -> Any:
-        """A parameter node of our own: the user's editable area, and no other segment is ever overwritten."""
-        import slicer
-
-        node = slicer.vtkMRMLSegmentEditorNode()
-        node.SetHideFromEditors(True)
-        node.SetSaveWithScene(False)
-        self._scene.AddNode(node)
-        if settings is not None:
-            node.SetMaskMode(settings.GetMaskMode())
-            node.SetMaskSegmentID(settings.GetMaskSegmentID())
-            node.SetSourceVolumeIntensityMask(settings.GetSourceVolumeIntensityMask())
-            node.SetSourceVolumeIntensityMaskRange(settings.GetSourceVolumeIntensityMaskRange())
-        node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
-        node.SetAndObserveSegmentationNode(segmentation)
-        node.SetAndObserveSourceVolumeNode(volume)
-        node.SetSelectedSegmentID(segment)
-        return node
+def _brought(part: Mask, place: Box, volume: Any, segmentation: Any, labelmap: Any) -> Any:
+    """Changes on the volume's grid, brought to the labelmap's: nearest neighbour, in an extent that holds them."""
+    source = nodes.oriented(part, place, nodes.ijk_to_ras(volume))
+    transform = nodes.transform_between(volume, segmentation)
+    corners = [(i, j, k, 1.0) for k in _ends(place[0]) for j in _ends(place[1]) for i in _ends(place[2])]
+    to_index = np.linalg.inv(nodes.image_to_world(labelmap))
+    found = []
+    for corner in corners:
+        point = transform.TransformPoint((nodes.ijk_to_ras(volume) @ np.array(corner))[:3])
+        found.append((to_index @ np.array([*point, 1.0]))[:3])
+    low, high = np.floor(np.min(found, 0)).astype(int) - 2, np.ceil(np.max(found, 0)).astype(int) + 3
+    target = tuple((int(a), int(b)) for a, b in zip(low[::-1], high[::-1], strict=True))
+    reference = nodes.oriented(np.zeros(size(target), np.bool_), target, nodes.image_to_world(labelmap))
+    return nodes.resampled(source, reference, transform)
 
 
 def _ends(pair: tuple[int, int]) -> tuple[float, float]:
