@@ -1,4 +1,4 @@
-"""Load and faults of the server: python benchmarks/server.py [--only first,load,info,memory,kill,fuzz] [-o FILE.md]
+"""Load and faults of the server: python benchmarks/server.py [--only first,load] [-o FILE.md]
 
 Starts servers of its own on loopback, in a temporary folder, with generated images. Needs a checkout (it shares the
 server's test helpers) and the extra `server`.
@@ -7,6 +7,8 @@ server's test helpers) and the extra `server`.
             first step, and steps a second after it
     load    1, 4 and 16 clients that refine a small volume: p50, p95, p99 of first step and of the whole
     info    /info while two refinements and a training run
+    train   10 corrected cases of 256×256×20 (thin rings, `before` and `final` saved by the API): seconds from POST
+            /train to the end, with the train task's defaults, and what the gate said
     memory  resident memory over many refinements
     kill    SIGKILL at random moments of save and publish: label and model always the old or the new one
     fuzz    random requests: answers below 500, nothing left behind
@@ -168,6 +170,56 @@ def bench_info(folder: Path, seconds: float) -> list[Row]:
     return [(f"/info, {len(times)} times, training {'on' if training else 'ended'}", percentiles(times), "")]
 
 
+def corrected_case(server: Any, folder: Path, number: int, shape: tuple[int, int, int]) -> None:
+    """Save an image, its mask before the correction (each slice broken anew) and the corrected one by the API."""
+    from rnca.defects import damage
+    from rnca.phantoms import phantom
+
+    image, truth = phantom("thin-rings", shape, number)
+    before = np.stack([damage(part, "mixed", 0.5, number * 1000 + k) for k, part in enumerate(truth)])
+    parts = (("image", (image * 1000).astype(np.int16)), ("before", before), ("final", truth))
+    for name, values in parts:
+        volume = sitk.GetImageFromArray(values.astype(np.uint8) if values.dtype == bool else values)
+        volume.SetSpacing((0.7, 0.7, 3.0))
+        path = folder / f"{name}.nrrd"
+        sitk.WriteImage(volume, str(path), useCompression=True)
+        if name == "image":
+            answer = server.http.put("/datastore/", params={"image": f"case{number}"}, files=_part("file", path))
+        else:
+            query = {"image": f"case{number}", "tag": name}
+            answer = server.http.put("/datastore/label", params=query, files=_part("label", path))
+        answer.raise_for_status()
+
+
+def _part(name: str, path: Path) -> dict[str, tuple[str, bytes]]:
+    return {name: (path.name, path.read_bytes())}
+
+
+def bench_train(folder: Path, count: int, shape: tuple[int, int, int] = (20, 256, 256)) -> list[Row]:
+    from serving import running
+
+    studies = folder / "train"
+    studies.mkdir()
+    with running(studies) as server:
+        for number in range(count):
+            corrected_case(server, folder, number, shape)
+        begun = time.perf_counter()
+        started = server.http.post("/train/rnca_refine", json={})
+        started.raise_for_status()
+        while (task := server.http.get("/train/").json())["status"] == "RUNNING":
+            time.sleep(0.2)
+        seconds = time.perf_counter() - begun
+        print("\n".join(task["details"]), file=sys.stderr)
+    if task["status"] != "DONE":
+        raise RuntimeError(task["result"]["message"])
+    result = task["result"]
+    gate = result["gate"]
+    kept = result["published"] or result["message"]
+    scores = ", ".join(f"{name} {gate['old'][name]:.4f} → {gate['new'][name]:.4f}" for name in gate["old"])
+    size = "×".join(map(str, shape[::-1]))
+    return [(f"{count} cases of {size}, {result['iterations']} iterations", f"{seconds:.0f} s", f"{kept}; {scores}")]
+
+
 def bench_memory(folder: Path, count: int) -> list[Row]:
     import psutil
 
@@ -277,9 +329,10 @@ def bench_fuzz(folder: Path, count: int) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="first,load,info,memory,kill,fuzz", help="which parts, separated by commas")
+    parser.add_argument("--only", help="which parts, separated by commas; default: all")
     parser.add_argument("--steps", type=int, default=64, help="steps of the large volume")
     parser.add_argument("--seconds", type=float, default=60, help="how long /info is asked")
+    parser.add_argument("--corrected", type=int, default=10, help="cases of the train part")
     parser.add_argument("--refinements", type=int, default=300, help="of the memory part")
     parser.add_argument("--kills", type=int, default=100, help="of save, and of publish")
     parser.add_argument("--cases", type=int, default=2000, help="random requests")
@@ -289,13 +342,14 @@ def main() -> None:
         "first": lambda folder: bench_first(folder, args.steps),
         "load": bench_load,
         "info": lambda folder: bench_info(folder, args.seconds),
+        "train": lambda folder: bench_train(folder, args.corrected),
         "memory": lambda folder: bench_memory(folder, args.refinements),
         "kill": lambda folder: bench_kill(folder, args.kills),
         "fuzz": lambda folder: bench_fuzz(folder, args.cases),
     }
     lines = ["| part | what | p50 / p95 / p99 (s), or figure | whole |", "| --- | --- | --- | --- |"]
     print("\n".join(lines), flush=True)
-    for name in args.only.split(","):
+    for name in args.only.split(",") if args.only else parts:
         with tempfile.TemporaryDirectory() as folder:
             for row in parts[name](Path(folder)):
                 lines.append(f"| {name} | " + " | ".join(row) + " |")
