@@ -18,8 +18,10 @@ pytest.importorskip("monailabel", reason="needs the extra `server`")
 from monailabel.client import MONAILabelClient
 
 import rnca
+from conftest import filler
 from little import broken, load, ring, save
 from rnca.registry import Registry
+from rnca.zoo import describe
 from serving import SHAPE, Server, bits, events, make_studies, mask_file, running, slices
 
 RING = ring(SHAPE)
@@ -33,11 +35,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def expected(server: Server, mask: Path, image: str = "ring0", **options: Any) -> np.ndarray:
+def expected(server: Server, mask: Path, image: str = "ring0", name: str = "filler", **options: Any) -> np.ndarray:
     """What the package itself makes of the same input."""
     model = Registry(server.state / "models")
     given = sitk.ReadImage(str(server.studies / f"{image}.nii.gz")), sitk.ReadImage(str(mask))
-    return sitk.GetArrayFromImage(rnca.refine(*given, model.load(model.active("filler")), **options).mask)
+    return sitk.GetArrayFromImage(rnca.refine(*given, model.load(model.active(name)), **options).mask)
 
 
 def received(response: httpx.Response, path: Path) -> sitk.Image:
@@ -403,6 +405,29 @@ def test_refinement_is_audited_and_leaves_no_temporary_file(server: Server, tmp_
     assert check(server.state / "audit.jsonl") is None
     server.idle()
     assert list((server.state / "tmp").iterdir()) == []
+
+
+def test_a_model_that_resamples_gives_what_the_package_gives(server: Server, tmp_path: Path) -> None:
+    """The model's grid lies over the whole volume, so the crop must not move it."""
+    net = filler()
+    meta = describe(net, "coarse", steps=24, spacing=(1.1, 1.1), resample=True)
+    Registry(server.state / "models").publish(net, meta, user="tests", gate={"passed": True}, data={})
+    shape = (3, 61, 67)
+    truth = np.zeros(shape, bool)
+    truth[:, 13:44, 17:52] = True
+    truth[:, 18:39, 22:47] = False
+    noise = np.random.default_rng(0).integers(0, 90, shape)
+    save(server.studies / "fine.nii.gz", (truth * 150 + noise).astype(np.int16))
+    start = truth.copy()
+    start[:, 25:31, 15:30] = False
+    mask = save(tmp_path / "fine-mask.nrrd", start.astype(np.uint8))
+    wanted = expected(server, mask, "fine", name="coarse", steps=7)
+    result = received(
+        server.infer(mask=mask, image="fine", params={"model": "coarse", "steps": 7}), tmp_path / "r.nrrd"
+    )
+    assert (wanted != start).any() and (sitk.GetArrayFromImage(result) == wanted).all()
+    begin, *_, done = events(live(server, mask, "fine", model="coarse", steps=7))
+    assert (bits(done["mask"], begin["bbox"]) == wanted[slices(begin["bbox"])]).all()
 
 
 def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path, monkeypatch: Any) -> None:
