@@ -30,6 +30,8 @@ from .names import EXTENSIONS, TAG, check_id, check_tag, extension_of
 from .refusals import Refusal
 from .state import State
 
+TICK = 0.05  # seconds in which a file system may give two changes the same time
+
 
 class Keeps(LocalDatastore):
     """The additions, to be mixed in front of a datastore of MONAI Label."""
@@ -117,12 +119,14 @@ class Keeps(LocalDatastore):
         if self._depth or not self._auto_reload_wanted:
             return
         with self._studies_lock:
-            stamp = self._stamp()
+            stamp, newest = self._stamp()
             if stamp != self._seen:
                 self._reconcile_datastore()
-                self._seen = self._stamp()
+                # what comes while the folder is read, or within the same tick of its clock, is seen at the next look
+                self._seen = stamp if time.time() - newest > TICK else None
 
-    def _stamp(self) -> Any:
+    def _stamp(self) -> tuple[Any, float]:
+        """What tells whether something has changed, and when the last change was (seconds)."""
         labels = Path(self._datastore.label_path(None))
         places = [Path(self._datastore.image_path()), Path(self._datastore_config_path), labels]
         places += [p for p in labels.iterdir() if p.is_dir()] if labels.is_dir() else []
@@ -131,7 +135,7 @@ class Keeps(LocalDatastore):
             with suppress(OSError):
                 found = place.stat()
                 out.append((str(place), found.st_ino, found.st_mtime_ns))
-        return out
+        return out, max((when for _, _, when in out), default=0) / 1e9
 
     _auto_reload_wanted = True
     _folders_are_images = True
