@@ -3,12 +3,14 @@
 Starts servers of its own on loopback, in a temporary folder, with generated images. Needs a checkout (it shares the
 server's test helpers) and the extra `server`.
 
+    start   from the command to the first answer of /info, by `rnca serve` and by MONAI Label's own start_server
     first   a 512×512×100 volume in a session, a mask of about 260,000 voxels: seconds from the last byte sent to the
             first step, and steps a second after it
     load    1, 4 and 16 clients that refine a small volume: p50, p95, p99 of first step and of the whole
     info    /info while two refinements and a training run
     train   10 corrected cases of 256×256×20 (thin rings, `before` and `final` saved by the API): seconds from POST
             /train to the end, with the train task's defaults, and what the gate said
+    resume  a training process that is killed half-way and resumed, beside one that was not
     memory  resident memory over many refinements
     kill    SIGKILL at random moments of save and publish: label and model always the old or the new one
     fuzz    random requests: answers below 500, nothing left behind
@@ -89,6 +91,20 @@ def stream(url: str, mask: bytes, query: dict[str, str], params: dict[str, Any])
                 first = first or time.perf_counter() - sent[0]
                 last = time.perf_counter() - sent[0]
     return first, last, steps
+
+
+def bench_start(folder: Path) -> list[Row]:
+    from serving import make_studies, running
+
+    studies, rows = make_studies(folder / "start"), []
+    for plain, name in ((False, "rnca serve"), (True, "start_server")):
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            with running(studies, plain=plain):
+                seconds.append(time.perf_counter() - begun)
+        rows.append((f"{name} to /info", " / ".join(f"{value:.2f} s" for value in seconds), "three starts"))
+    return rows
 
 
 def bench_first(folder: Path, steps: int) -> list[Row]:
@@ -206,8 +222,7 @@ def bench_train(folder: Path, count: int, shape: tuple[int, int, int] = (20, 256
         begun = time.perf_counter()
         started = server.http.post("/train/rnca_refine", json={})
         started.raise_for_status()
-        while (task := server.http.get("/train/").json())["status"] == "RUNNING":
-            time.sleep(0.2)
+        task = finished(server)
         seconds = time.perf_counter() - begun
         print("\n".join(task["details"]), file=sys.stderr)
     if task["status"] != "DONE":
@@ -218,6 +233,42 @@ def bench_train(folder: Path, count: int, shape: tuple[int, int, int] = (20, 256
     scores = ", ".join(f"{name} {gate['old'][name]:.4f} → {gate['new'][name]:.4f}" for name in gate["old"])
     size = "×".join(map(str, shape[::-1]))
     return [(f"{count} cases of {size}, {result['iterations']} iterations", f"{seconds:.0f} s", f"{kept}; {scores}")]
+
+
+def finished(server: Any) -> dict[str, Any]:
+    """The training run that is under way, when it has ended."""
+    while (task := server.http.get("/train/").json())["status"] == "RUNNING":
+        time.sleep(0.05)
+    return dict(task)
+
+
+def bench_resume(folder: Path, iterations: int = 180) -> list[Row]:
+    import psutil
+
+    from serving import make_studies, running
+
+    studies = make_studies(folder / "resume")
+    asked = {"iterations": iterations, "patch": 24, "batch": 4, "from": "filler@1.0.0", "early_stop": 0}
+    with running(studies) as server:
+        for path in sorted((studies / "labels" / "original").iterdir()):
+            query = {"image": path.name.partition(".")[0]}
+            server.http.put("/datastore/label", params=query, files=_part("label", path)).raise_for_status()
+        whole = server.http.post("/train/rnca_refine", json=asked).json()["id"]
+        assert finished(server)["status"] == "DONE"
+        name = server.http.post("/train/rnca_refine", json=asked).json()["id"]
+        run = server.state / "runs" / name
+        while not (run / "best.json").exists():
+            time.sleep(0.01)
+        (child,) = psutil.Process(server.process.pid).children()
+        child.send_signal(signal.SIGKILL)
+        told = finished(server)["result"]["message"]
+        server.http.post("/train/rnca_refine", json={"resume": name}).raise_for_status()
+        task = finished(server)
+        weights = [np.load(place / "best.npz") for place in (server.state / "runs" / whole, run)]
+        same = all((weights[0][key] == weights[1][key]).all() for key in weights[0].files)
+    end = f"{task['status']}, {task['result']['iterations']} of {iterations} iterations"
+    kept = "the same weights as without the kill" if same else "OTHER WEIGHTS than without the kill"
+    return [(f"SIGKILL of a training run ({told})", end, kept)]
 
 
 def bench_memory(folder: Path, count: int) -> list[Row]:
@@ -339,10 +390,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the table (Markdown) here as well")
     args = parser.parse_args()
     parts: dict[str, Callable[[Path], list[Row]]] = {
+        "start": bench_start,
         "first": lambda folder: bench_first(folder, args.steps),
         "load": bench_load,
         "info": lambda folder: bench_info(folder, args.seconds),
         "train": lambda folder: bench_train(folder, args.corrected),
+        "resume": bench_resume,
         "memory": lambda folder: bench_memory(folder, args.refinements),
         "kill": lambda folder: bench_kill(folder, args.kills),
         "fuzz": lambda folder: bench_fuzz(folder, args.cases),

@@ -14,7 +14,10 @@ import pytest
 
 pytest.importorskip("monailabel", reason="needs the extra `server`")
 
+from conftest import random_net
 from little import broken, load, ring
+from rnca.registry import Registry
+from rnca.zoo import describe
 from serving import SHAPE, Server, big_mask, bits, events, expected, live, make_studies, mask_file, running, slices
 
 BROKEN = broken(ring(SHAPE))
@@ -148,6 +151,27 @@ def test_buffer_never_holds_more_than_a_few_lines() -> None:
     lines = Lines(asyncio.new_event_loop())
     run(lines, lambda: (Fake(), Record(), {}), 1, lambda *_: None)
     assert len(lines._waiting) <= BUFFERED + 2
+
+
+def test_refinement_ends_on_the_model_it_began_with(server: Server) -> None:
+    mask, registry = big_mask(server), Registry(server.state / "models")
+    begun = registry.active("filler")
+    wanted = expected(server, mask, "big", steps=60)
+    params = {"params": json.dumps({"steps": 60})}
+    files = {"label": (mask.name, mask.read_bytes())}
+    with server.http.stream("POST", "/rnca/refine", params={"image": "big"}, data=params, files=files) as answer:
+        lines = answer.iter_lines()
+        start = json.loads(next(lines))
+        net = random_net(0, state_channels=2, filters=1, hidden=8)
+        newer = registry.publish(net, describe(net, "filler", steps=24), user="tests", gate={}, data={})
+        assert server.http.get("/rnca/models").json()["filler"][-1]["active"]
+        done = [json.loads(line) for line in lines][-1]
+    try:
+        assert start["version"] == begun.version != newer.version
+        assert (bits(done["mask"], start["bbox"]) == wanted[slices(start["bbox"])]).all()
+        assert json.loads(live(server, mask, "big", steps=0).text.splitlines()[0])["version"] == newer.version
+    finally:
+        registry.activate("filler", begun.version, "tests")
 
 
 def test_full_queue_is_429_with_retry_after(server: Server) -> None:
