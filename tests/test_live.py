@@ -77,7 +77,7 @@ def test_an_empty_mask_is_one_step_that_says_so():
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([event("error", detail="label 5 is not there.")], "the server says: label 5 is not there"),
+        ([event("error", status=400, message="label 5 is not there.")], "the server says: label 5 is not there"),
         ([json.dumps({"detail": "the server is busy."})], "the server says: the server is busy"),
         ([start(), step(1, START ^ half())], "without a result"),
         ([start(), step(2, START ^ half()), done(2, TRUTH)], "does not add up"),

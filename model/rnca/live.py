@@ -94,20 +94,14 @@ class Server:
             time.sleep(0.1)
         return False
 
-    def stream(self, image: str, mask: Path, model: str | None = None) -> Iterator[Step]:
-        """Repair a mask file of one label on an image of the server's folder; the steps as they come.
+    def stream(self, image: str, mask: Path) -> Iterator[Step]:
+        """Repair a mask file of one label on an image of the server's folder, by its model; the steps as they come.
 
         Steps that the server left out because they were read too slowly are missing; a step's mask is right all the
         same. The last step is held back until the server says how the refinement ended.
         """
-        params = {} if model is None else {"model": model}
-        answer = self._http.stream(
-            "POST",
-            "/rnca/refine",
-            params={"image": image},
-            data={"params": json.dumps(params)},
-            files={"label": (mask.name, mask.read_bytes())},
-        )
+        files = {"label": (mask.name, mask.read_bytes())}
+        answer = self._http.stream("POST", "/rnca/refine", params={"image": image}, files=files)
         with _reached(), answer as lines:
             yield from read_steps(read_mask(mask), lines.iter_lines())
 
@@ -165,7 +159,7 @@ def read_steps(mask: Any, lines: Iterable[str]) -> Iterator[Step]:
         event = json.loads(line)
         kind = event.get("event", "error")  # what is refused at the door is a sentence without more
         if kind == "error":
-            raise InputError(f"the server says: {event['detail']}")
+            raise InputError(f"the server says: {event.get('message') or event.get('detail')}")
         if kind == "start":
             box, steps = _box(event["bbox"]), event["steps"]
         elif kind == "step":
