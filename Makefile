@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed ## damage the sample masks, repair them, write pictures (OUT=demo-output)
+demo: $(VENV)/.installed ## repair the broken sample masks live by a server, write pictures (OUT=demo-output)
 	$(BIN)/rnca demo -o "$(OUT)"
 
 serve: $(VENV)/.installed ## start the MONAI Label server (STUDIES=folder, ARGS="--port 8000")

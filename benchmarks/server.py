@@ -1,12 +1,16 @@
-"""Load and faults of the server: python benchmarks/server.py [--only first,load,info,memory,kill,fuzz] [-o FILE.md]
+"""Load and faults of the server: python benchmarks/server.py [--only first,load] [-o FILE.md]
 
 Starts servers of its own on loopback, in a temporary folder, with generated images. Needs a checkout (it shares the
 server's test helpers) and the extra `server`.
 
+    start   from the command to the first answer of /info, by `rnca serve` and by MONAI Label's own start_server
     first   a 512×512×100 volume in a session, a mask of about 260,000 voxels: seconds from the last byte sent to the
             first step, and steps a second after it
     load    1, 4 and 16 clients that refine a small volume: p50, p95, p99 of first step and of the whole
     info    /info while two refinements and a training run
+    train   10 corrected cases of 256×256×20 (thin rings, `before` and `final` saved by the API): seconds from POST
+            /train to the end, with the train task's defaults, and what the gate said
+    resume  a training process that is killed half-way and resumed, beside one that was not
     memory  resident memory over many refinements
     kill    SIGKILL at random moments of save and publish: label and model always the old or the new one
     fuzz    random requests: answers below 500, nothing left behind
@@ -89,6 +93,20 @@ def stream(url: str, mask: bytes, query: dict[str, str], params: dict[str, Any])
     return first, last, steps
 
 
+def bench_start(folder: Path) -> list[Row]:
+    from serving import make_studies, running
+
+    studies, rows = make_studies(folder / "start"), []
+    for plain, name in ((False, "rnca serve"), (True, "start_server")):
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            with running(studies, plain=plain):
+                seconds.append(time.perf_counter() - begun)
+        rows.append((f"{name} to /info", " / ".join(f"{value:.2f} s" for value in seconds), "three starts"))
+    return rows
+
+
 def bench_first(folder: Path, steps: int) -> list[Row]:
     from serving import running
 
@@ -166,6 +184,91 @@ def bench_info(folder: Path, seconds: float) -> list[Row]:
             thread.join()
         training = server.status()["training"]
     return [(f"/info, {len(times)} times, training {'on' if training else 'ended'}", percentiles(times), "")]
+
+
+def corrected_case(server: Any, folder: Path, number: int, shape: tuple[int, int, int]) -> None:
+    """Save an image, its mask before the correction (each slice broken anew) and the corrected one by the API."""
+    from rnca.defects import damage
+    from rnca.phantoms import phantom
+
+    image, truth = phantom("thin-rings", shape, number)
+    before = np.stack([damage(part, "mixed", 0.5, number * 1000 + k) for k, part in enumerate(truth)])
+    parts = (("image", (image * 1000).astype(np.int16)), ("before", before), ("final", truth))
+    for name, values in parts:
+        volume = sitk.GetImageFromArray(values.astype(np.uint8) if values.dtype == bool else values)
+        volume.SetSpacing((0.7, 0.7, 3.0))
+        path = folder / f"{name}.nrrd"
+        sitk.WriteImage(volume, str(path), useCompression=True)
+        if name == "image":
+            answer = server.http.put("/datastore/", params={"image": f"case{number}"}, files=_part("file", path))
+        else:
+            query = {"image": f"case{number}", "tag": name}
+            answer = server.http.put("/datastore/label", params=query, files=_part("label", path))
+        answer.raise_for_status()
+
+
+def _part(name: str, path: Path) -> dict[str, tuple[str, bytes]]:
+    return {name: (path.name, path.read_bytes())}
+
+
+def bench_train(folder: Path, count: int, shape: tuple[int, int, int] = (20, 256, 256)) -> list[Row]:
+    from serving import running
+
+    studies = folder / "train"
+    studies.mkdir()
+    with running(studies) as server:
+        for number in range(count):
+            corrected_case(server, folder, number, shape)
+        begun = time.perf_counter()
+        started = server.http.post("/train/rnca_refine", json={})
+        started.raise_for_status()
+        task = finished(server)
+        seconds = time.perf_counter() - begun
+        print("\n".join(task["details"]), file=sys.stderr)
+    if task["status"] != "DONE":
+        raise RuntimeError(task["result"]["message"])
+    result = task["result"]
+    gate = result["gate"]
+    kept = result["published"] or result["message"]
+    scores = ", ".join(f"{name} {gate['old'][name]:.4f} → {gate['new'][name]:.4f}" for name in gate["old"])
+    size = "×".join(map(str, shape[::-1]))
+    return [(f"{count} cases of {size}, {result['iterations']} iterations", f"{seconds:.0f} s", f"{kept}; {scores}")]
+
+
+def finished(server: Any) -> dict[str, Any]:
+    """The training run that is under way, when it has ended."""
+    while (task := server.http.get("/train/").json())["status"] == "RUNNING":
+        time.sleep(0.05)
+    return dict(task)
+
+
+def bench_resume(folder: Path, iterations: int = 180) -> list[Row]:
+    import psutil
+
+    from serving import make_studies, running
+
+    studies = make_studies(folder / "resume")
+    asked = {"iterations": iterations, "patch": 24, "batch": 4, "from": "filler@1.0.0", "early_stop": 0}
+    with running(studies) as server:
+        for path in sorted((studies / "labels" / "original").iterdir()):
+            query = {"image": path.name.partition(".")[0]}
+            server.http.put("/datastore/label", params=query, files=_part("label", path)).raise_for_status()
+        whole = server.http.post("/train/rnca_refine", json=asked).json()["id"]
+        assert finished(server)["status"] == "DONE"
+        name = server.http.post("/train/rnca_refine", json=asked).json()["id"]
+        run = server.state / "runs" / name
+        while not (run / "best.json").exists():
+            time.sleep(0.01)
+        (child,) = psutil.Process(server.process.pid).children()
+        child.send_signal(signal.SIGKILL)
+        told = finished(server)["result"]["message"]
+        server.http.post("/train/rnca_refine", json={"resume": name}).raise_for_status()
+        task = finished(server)
+        weights = [np.load(place / "best.npz") for place in (server.state / "runs" / whole, run)]
+        same = all((weights[0][key] == weights[1][key]).all() for key in weights[0].files)
+    end = f"{task['status']}, {task['result']['iterations']} of {iterations} iterations"
+    kept = "the same weights as without the kill" if same else "OTHER WEIGHTS than without the kill"
+    return [(f"SIGKILL of a training run ({told})", end, kept)]
 
 
 def bench_memory(folder: Path, count: int) -> list[Row]:
@@ -277,25 +380,29 @@ def bench_fuzz(folder: Path, count: int) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="first,load,info,memory,kill,fuzz", help="which parts, separated by commas")
+    parser.add_argument("--only", help="which parts, separated by commas; default: all")
     parser.add_argument("--steps", type=int, default=64, help="steps of the large volume")
     parser.add_argument("--seconds", type=float, default=60, help="how long /info is asked")
+    parser.add_argument("--corrected", type=int, default=10, help="cases of the train part")
     parser.add_argument("--refinements", type=int, default=300, help="of the memory part")
     parser.add_argument("--kills", type=int, default=100, help="of save, and of publish")
     parser.add_argument("--cases", type=int, default=2000, help="random requests")
     parser.add_argument("-o", "--output", type=Path, help="write the table (Markdown) here as well")
     args = parser.parse_args()
     parts: dict[str, Callable[[Path], list[Row]]] = {
+        "start": bench_start,
         "first": lambda folder: bench_first(folder, args.steps),
         "load": bench_load,
         "info": lambda folder: bench_info(folder, args.seconds),
+        "train": lambda folder: bench_train(folder, args.corrected),
+        "resume": bench_resume,
         "memory": lambda folder: bench_memory(folder, args.refinements),
         "kill": lambda folder: bench_kill(folder, args.kills),
         "fuzz": lambda folder: bench_fuzz(folder, args.cases),
     }
     lines = ["| part | what | p50 / p95 / p99 (s), or figure | whole |", "| --- | --- | --- | --- |"]
     print("\n".join(lines), flush=True)
-    for name in args.only.split(","):
+    for name in args.only.split(",") if args.only else parts:
         with tempfile.TemporaryDirectory() as folder:
             for row in parts[name](Path(folder)):
                 lines.append(f"| {name} | " + " | ".join(row) + " |")

@@ -15,8 +15,10 @@ from typing import Any
 
 import httpx
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
+import rnca
 from conftest import filler
 from little import broken, ring, save
 from rnca.registry import Registry
@@ -168,3 +170,32 @@ def bits(text: str, box: list[list[int]]) -> NDArray[np.bool_]:
 
 def slices(box: list[list[int]]) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in box)
+
+
+def expected(server: Server, mask: Path, image: str = "ring0", name: str = "filler", **options: Any) -> np.ndarray:
+    """What the package itself makes of the same input."""
+    model = Registry(server.state / "models")
+    given = sitk.ReadImage(str(server.studies / f"{image}.nii.gz")), sitk.ReadImage(str(mask))
+    return sitk.GetArrayFromImage(rnca.refine(*given, model.load(model.active(name)), **options).mask)
+
+
+def live(server: Server, mask: Path, image: str = "ring0", **params: Any) -> httpx.Response:
+    return server.http.post(
+        "/rnca/refine",
+        params={"image": image},
+        data={"params": json.dumps(params)},
+        files={"label": (mask.name, mask.read_bytes())},
+    )
+
+
+def big_mask(server: Server, name: str = "big") -> Path:
+    """An image on which a thousand steps take a while, and a mask for it."""
+    shape = (8, 120, 120)
+    truth = np.zeros(shape, bool)
+    truth[:, 20:100, 20:100] = True
+    image = server.studies / f"{name}.nii.gz"
+    if not image.exists():
+        save(image, (truth * 100).astype(np.int16))
+    start = truth.copy()
+    start[:, 50:60] = False
+    return save(server.studies.parent / f"{name}-mask.nrrd", start.astype(np.uint8))

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import re
 import shlex
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rnca import betti_numbers, demo, samples
 from rnca.demo import before_after, run_demo
 from rnca.errors import InputError
 from rnca.files import list_images
+from rnca.live import is_installed
 from rnca.metrics import dice
 from rnca.samples import sample_folder
 
@@ -95,15 +97,33 @@ def test_samples_are_found_in_a_wheel_first_and_their_lack_is_told(tmp_path, mon
 # --- the demo -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory, filler):
+def run(folder, filler, server):
     """A run with a model that repairs no ring: the demo must say so. Its folder and what it printed."""
-    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
     before = tree(sample_folder())
     out = Console(width=160, record=True, file=io.StringIO(), markup=False, soft_wrap=True)
-    run_demo(folder, out, filler)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "is_installed", lambda: server)
+        patch.setenv("PYTHONPATH", str(ROOT / "model"))
+        run_demo(folder, out, filler)
     assert tree(sample_folder()) == before
     return folder, out.export_text()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, filler):
+    return run(tmp_path_factory.mktemp("demo") / "new" / "folder", filler, server=False)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, filler):
+    if not is_installed():
+        pytest.skip("needs the extra `server`")
+    return run(tmp_path_factory.mktemp("demo") / "new" / "folder", filler, server=True)
+
+
+@pytest.fixture(scope="module", params=["alone", "served"])
+def shown(request):
+    return request.getfixturevalue(request.param)
 
 
 def test_every_ring_gets_mask_picture_and_animation(shown):
@@ -167,6 +187,18 @@ def test_the_command_at_the_end_works(shown, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_cli(monkeypatch, *command[1:]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repair.gif", "repaired.png"]
+
+
+def test_the_server_repairs_as_this_process_does_and_keeps_the_corrections(alone, served):
+    for name in RINGS:
+        ours, theirs = (sitk.ReadImage(str(folder / "masks" / name)) for folder, _ in (alone, served))
+        assert ours.GetSpacing() == theirs.GetSpacing() and ours.GetPixelID() == theirs.GetPixelID()
+        assert (sitk.GetArrayFromImage(ours) == sitk.GetArrayFromImage(theirs)).all()
+    assert "No server is installed here" in alone[1] and "http" not in alone[1]
+    assert "4 results were submitted; of each the server keeps: before, refined, final." in served[1]
+    port = int(re.search(r"answers on http://127\.0\.0\.1:(\d+)", served[1])[1])
+    with socket.socket() as found:
+        assert found.connect_ex(("127.0.0.1", port)) != 0  # it has ended
 
 
 def test_a_repaired_mask_counts_as_repaired_and_a_wrong_slice_does_not():

@@ -35,7 +35,7 @@ LAYERS = (
     ("engine", "labels", "metrics", "phantoms", "pictures", "window"),
     ("gradients", "zoo", "cases"),
     ("cards", "registry", "rollout", "training"),
-    ("jobs", "validation"),
+    ("jobs", "live", "validation"),
     ("summary",),
     ("batch", "runs", "demo", "serve"),
     ("cli",),

@@ -51,8 +51,29 @@ def test_takes_in_what_is_put_into_the_folder_later_and_forgets_what_is_gone(stu
     store = open_store(studies)
     save(studies / "late.nrrd", np.zeros(SHAPE, np.int16))
     (studies / "image0.nii.gz").unlink()
-    time.sleep(0.02)
     assert "late" in store.list_images() and "image0" not in store.list_images()
+
+
+def test_images_that_come_while_it_looks_or_right_after_are_seen(
+    studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(studies)
+    for number in range(40):  # within one tick of the file system's clock, now and then
+        store.list_images()
+        (studies / f"quick{number}.nrrd").touch()
+        assert f"quick{number}" in store.list_images()
+    look = store._reconcile_datastore
+
+    def look_too_early() -> None:
+        look()
+        (studies / "meanwhile.nrrd").touch()
+
+    (studies / "other.nrrd").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_reconcile_datastore", look_too_early)
+        store.list_images()
+    time.sleep(0.1)
+    assert "meanwhile" in store.list_images()
 
 
 def test_every_version_of_a_label_stays_and_can_be_restored(studies: Path, tmp_path: Path) -> None:

@@ -1,9 +1,5 @@
-"""Refinement by a live server: infer tasks and the live stream, as their clients call them."""
+"""Refinement by a live server: the infer tasks, as their clients call them."""
 
-import hashlib
-import json
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +14,11 @@ pytest.importorskip("monailabel", reason="needs the extra `server`")
 from monailabel.client import MONAILabelClient
 
 import rnca
+from conftest import filler
 from little import broken, load, ring, save
 from rnca.registry import Registry
-from serving import SHAPE, Server, bits, events, make_studies, mask_file, running, slices
+from rnca.zoo import describe
+from serving import SHAPE, Server, bits, events, expected, live, make_studies, mask_file, running, slices
 
 RING = ring(SHAPE)
 BROKEN = broken(RING)
@@ -31,13 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     studies = make_studies(tmp_path_factory.mktemp("serve") / "studies")
     with running(studies, conf={"model": "filler", "workers": 2, "waiting": 2}) as server:
         yield server
-
-
-def expected(server: Server, mask: Path, image: str = "ring0", **options: Any) -> np.ndarray:
-    """What the package itself makes of the same input."""
-    model = Registry(server.state / "models")
-    given = sitk.ReadImage(str(server.studies / f"{image}.nii.gz")), sitk.ReadImage(str(mask))
-    return sitk.GetArrayFromImage(rnca.refine(*given, model.load(model.active("filler")), **options).mask)
 
 
 def received(response: httpx.Response, path: Path) -> sitk.Image:
@@ -218,180 +209,6 @@ def test_mask_on_another_grid_is_refused(server: Server, tmp_path: Path) -> None
     assert answer.status_code == 400 and "differ in size" in answer.json()["detail"]
 
 
-# --- the live stream ------------------------------------------------------------------------------------------------
-
-
-def live(server: Server, mask: Path, image: str = "ring0", **params: Any) -> httpx.Response:
-    return server.http.post(
-        "/rnca/refine",
-        params={"image": image},
-        data={"params": json.dumps(params)},
-        files={"label": (mask.name, mask.read_bytes())},
-    )
-
-
-def test_stream_adds_up_to_what_infer_gives(server: Server, tmp_path: Path) -> None:
-    mask = mask_file(tmp_path)
-    answer = live(server, mask)
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    start, *steps, done = events(answer)
-    assert (start["event"], start["model"], start["version"]) == ("start", "filler", "1.0.0")
-    assert start["shape"] == list(SHAPE) and start["steps"] == 24 and start["topology"]["betti"] == [2, 0, 0]
-    assert done["event"] == "done" and done["reason"] == "steps" and done["step"] == 24
-
-    now = BROKEN.copy()
-    for step in steps:
-        assert step["event"] == "step"
-        if step["bbox"]:
-            change = bits(step["delta"], step["bbox"])
-            assert change.sum() == step["changed"] > 0
-            now[slices(step["bbox"])] ^= change
-    last = bits(done["mask"], start["bbox"])
-    assert (now[slices(start["bbox"])] == last).all()
-    assert (now == expected(server, mask).astype(bool)).all()
-    assert done["sha256"] == hashlib.sha256(np.packbits(last.ravel()).tobytes()).hexdigest()
-    assert done["topology"]["betti"] == [1, 1, 0]
-
-
-def test_every_leaves_steps_out_and_the_sum_stays_right(server: Server, tmp_path: Path) -> None:
-    mask = mask_file(tmp_path)
-    _, *steps, _ = events(live(server, mask, every=7))
-    assert [step["step"] for step in steps] == [7, 14, 21, 24]
-    now = BROKEN.copy()
-    for step in steps:
-        if step["bbox"]:
-            now[slices(step["bbox"])] ^= bits(step["delta"], step["bbox"])
-    assert (now == expected(server, mask).astype(bool)).all()
-
-
-def test_refusal_before_the_first_step_is_an_error_event_with_its_status(server: Server, tmp_path: Path) -> None:
-    answer = live(server, mask_file(tmp_path), label=5)
-    (event,) = events(answer)
-    assert answer.status_code == 400 and event["event"] == "error" and event["status"] == 400
-    assert "label 5 is not in the mask" in event["message"]
-
-
-def big_mask(server: Server, name: str = "big") -> Path:
-    """An image on which a thousand steps take a while, and a mask for it."""
-    shape = (8, 120, 120)
-    truth = np.zeros(shape, bool)
-    truth[:, 20:100, 20:100] = True
-    image = server.studies / f"{name}.nii.gz"
-    if not image.exists():
-        save(image, (truth * 100).astype(np.int16))
-    start = truth.copy()
-    start[:, 50:60] = False
-    return save(server.studies.parent / f"{name}-mask.nrrd", start.astype(np.uint8))
-
-
-def test_stop_ends_with_the_mask_so_far(server: Server) -> None:
-    mask = big_mask(server)
-    params = {"params": json.dumps({"steps": 1000})}
-    files = {"label": (mask.name, mask.read_bytes())}
-    with server.http.stream("POST", "/rnca/refine", params={"image": "big"}, data=params, files=files) as answer:
-        lines = answer.iter_lines()
-        start = json.loads(next(lines))
-        while json.loads(next(lines))["step"] < 3:
-            pass
-        assert httpx.post(f"{server.url}/rnca/refine/{start['id']}/stop").status_code == 200
-        done = [json.loads(line) for line in lines][-1]
-    assert done["event"] == "done" and done["reason"] == "stopped" and 3 <= done["step"] < 1000
-    assert bits(done["mask"], start["bbox"]).any()
-    assert httpx.post(f"{server.url}/rnca/refine/{start['id']}/stop").status_code == 404
-
-
-def test_client_that_leaves_frees_the_worker(server: Server) -> None:
-    mask = big_mask(server)
-    before = len([line for line in server.audit() if line["what"] == "refine"])
-    with server.http.stream(
-        "POST",
-        "/rnca/refine",
-        params={"image": "big"},
-        data={"params": json.dumps({"steps": 1000})},
-        files={"label": (mask.name, mask.read_bytes())},
-    ) as answer:
-        next(answer.iter_lines())
-        assert server.status()["refinements"]["taken"] == 1
-    server.idle(10)  # a thousand steps would take much longer
-    assert len([line for line in server.audit() if line["what"] == "refine"]) == before  # it did not run to its end
-
-
-def test_slow_client_gets_fewer_steps_and_the_right_sum(server: Server) -> None:
-    mask = big_mask(server)
-    now = load(mask).astype(bool)
-    numbers = []
-    with server.http.stream(
-        "POST",
-        "/rnca/refine",
-        params={"image": "big"},
-        data={"params": json.dumps({"steps": 60})},
-        files={"label": (mask.name, mask.read_bytes())},
-    ) as answer:
-        for line in answer.iter_lines():
-            event = json.loads(line)
-            if event["event"] == "start":
-                box = event["bbox"]
-            elif event["event"] == "step":
-                numbers.append(event["step"])
-                if event["bbox"]:
-                    now[slices(event["bbox"])] ^= bits(event["delta"], event["bbox"])
-                time.sleep(0.01)
-    assert event["event"] == "done" and numbers == sorted(set(numbers))
-    last = bits(event["mask"], box)
-    missing = now[slices(box)] ^ last
-    assert not missing.any() or numbers[-1] < 60
-
-
-def test_buffer_never_holds_more_than_a_few_lines() -> None:
-    import asyncio
-
-    from lib.stream import BUFFERED, Lines, run
-
-    class Fake:
-        values, label, steps, box = np.zeros((4, 4), np.uint8), 1, 5000, (slice(0, 4), slice(0, 4))
-        start = np.zeros((4, 4), bool)
-
-        def topology(self, now: Any) -> dict[str, Any]:
-            return {}
-
-        def run(self) -> Iterator[np.ndarray]:
-            for index in range(self.steps):
-                yield np.full((4, 4), bool(index % 2 == 0))
-
-    class Record:
-        name, version = "x", "1.0.0"
-
-    lines = Lines(asyncio.new_event_loop())
-    run(lines, lambda: (Fake(), Record(), {}), 1, lambda *_: None)
-    assert len(lines._waiting) <= BUFFERED + 2
-
-
-def test_full_queue_is_429_with_retry_after(server: Server) -> None:
-    server.idle()
-    mask = big_mask(server)
-    content, answers = mask.read_bytes(), []
-
-    def ask() -> None:
-        answers.append(
-            httpx.post(
-                f"{server.url}/infer/rnca_refine",
-                params={"image": "big", "output": "json"},
-                data={"params": json.dumps({"steps": 40})},
-                files={"label": (mask.name, content)},
-                timeout=120,
-            )
-        )
-
-    threads = [threading.Thread(target=ask) for _ in range(9)]  # 2 run, 2 wait
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    refused = [a for a in answers if a.status_code == 429]
-    assert refused and {a.status_code for a in answers} == {200, 429}
-    assert all(int(a.headers["retry-after"]) >= 1 and "busy" in a.json()["detail"] for a in refused)
-
-
 def test_refinement_is_audited_and_leaves_no_temporary_file(server: Server, tmp_path: Path) -> None:
     from lib.audit import check
 
@@ -403,6 +220,29 @@ def test_refinement_is_audited_and_leaves_no_temporary_file(server: Server, tmp_
     assert check(server.state / "audit.jsonl") is None
     server.idle()
     assert list((server.state / "tmp").iterdir()) == []
+
+
+def test_a_model_that_resamples_gives_what_the_package_gives(server: Server, tmp_path: Path) -> None:
+    """The model's grid lies over the whole volume, so the crop must not move it."""
+    net = filler()
+    meta = describe(net, "coarse", steps=24, spacing=(1.1, 1.1), resample=True)
+    Registry(server.state / "models").publish(net, meta, user="tests", gate={"passed": True}, data={})
+    shape = (3, 61, 67)
+    truth = np.zeros(shape, bool)
+    truth[:, 13:44, 17:52] = True
+    truth[:, 18:39, 22:47] = False
+    noise = np.random.default_rng(0).integers(0, 90, shape)
+    save(server.studies / "fine.nii.gz", (truth * 150 + noise).astype(np.int16))
+    start = truth.copy()
+    start[:, 25:31, 15:30] = False
+    mask = save(tmp_path / "fine-mask.nrrd", start.astype(np.uint8))
+    wanted = expected(server, mask, "fine", name="coarse", steps=7)
+    result = received(
+        server.infer(mask=mask, image="fine", params={"model": "coarse", "steps": 7}), tmp_path / "r.nrrd"
+    )
+    assert (wanted != start).any() and (sitk.GetArrayFromImage(result) == wanted).all()
+    begin, *_, done = events(live(server, mask, "fine", model="coarse", steps=7))
+    assert (bits(done["mask"], begin["bbox"]) == wanted[slices(begin["bbox"])]).all()
 
 
 def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path, monkeypatch: Any) -> None:

@@ -99,6 +99,8 @@ def test_web_pages_from_elsewhere_are_refused(server: Server) -> None:
         assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
     own = server.http.get("/info/", headers={"Origin": server.url})
     assert own.status_code == 200 and "access-control-allow-origin" not in own.headers
+    log = server.log.read_text(encoding="utf-8")
+    assert "web pages that may call: those of this server\n" in log and "Allow Origins" not in log
 
 
 # --- switched off ---------------------------------------------------------------------------------------------------

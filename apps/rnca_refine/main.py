@@ -22,9 +22,10 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from lib.archive import Archive
 from lib.audit import Audit
 from lib.corrections import Corrections
-from lib.datastore import Archive, Keeps, Studies
+from lib.datastore import Keeps, Studies
 from lib.images import Images
 from lib.infers import RESEARCH, RefineTask
 from lib.jobs import Workers

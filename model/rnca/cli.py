@@ -495,7 +495,7 @@ def demo(
         "demo-output"
     ),
 ) -> None:
-    """The whole story on the sample data: damaged masks, their repair, figures and pictures."""
+    """The whole story on the sample data: damaged masks, a server that repairs them live, figures and pictures."""
     from .demo import run_demo
 
     run_demo(output, console())

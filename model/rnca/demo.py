@@ -1,6 +1,13 @@
-"""The whole story on the sample data: what is broken, its repair, how good it is, in pictures (`rnca demo`)."""
+"""The whole story on the sample data: what is broken, its repair, how good it is, in pictures (`rnca demo`).
 
-from collections.abc import Sequence
+Where the extra `server` is installed, a server is started that streams the repairs and keeps the corrections, as it
+would for a clinician; else the same repairs are made in this process.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,13 +19,15 @@ from numpy.typing import NDArray
 
 from .bars import progress_bar
 from .errors import InputError
-from .files import list_images, read_image, read_mask, write_text
+from .files import list_images, read_image, read_mask, write_image, write_text
 from .geometry import Grid, as_array, slice_axis
-from .jobs import NOTICE, Options, refine_file
+from .jobs import NOTICE, animation
+from .live import Server, is_installed
 from .metrics import dice
 from .pages import legend, page, table
-from .pictures import ADDED, KEPT, REMOVED, Picture, caption, enlarge, grey, overlay, sheet, write_png
-from .rollout import Step
+from .pictures import ADDED, KEPT, REMOVED, Picture, caption, enlarge, grey, overlay, sheet, write_gif, write_png
+from .registry import Registry
+from .rollout import stream
 from .samples import sample_folder
 from .topology import betti_numbers
 from .zoo import Model, load_model
@@ -61,7 +70,7 @@ def run_demo(output: Path, out: "Console", model: str | Path = MODEL) -> None:
     """Repair the sample masks and write masks/, pictures, animations and demo.html into a folder.
 
     Raises:
-        InputError: no sample data, no such model, or the folder cannot be written.
+        InputError: no sample data, no such model, the folder cannot be written, or the server does not start.
     """
     from rich.table import Table
 
@@ -77,10 +86,15 @@ def run_demo(output: Path, out: "Console", model: str | Path = MODEL) -> None:
         f" broken mask; the right answer is only used to judge it.\n{NOTICE}\n"
     )
     outcomes = []
-    for name, file in names.items():
-        outcome = repair(samples, name, file, output, chosen, out)
-        write_png(before_after(outcome), output / f"{name}_before_after.png")
-        outcomes.append(outcome)
+    with maybe_server(samples, names, chosen, out) as server:
+        for name, file in names.items():
+            outcome = repair(samples, name, file, output, chosen, server, out)
+            write_png(before_after(outcome), output / f"{name}_before_after.png")
+            outcomes.append(outcome)
+        if server:
+            kept = [server.submit(name, output / "masks" / file) for name, file in names.items()]
+            tags = [tag for tag in kept[0] if all(tag in found for found in kept)]
+            out.print(f"{len(kept)} results were submitted; of each the server keeps: {', '.join(tags)}.\n")
     write_text(output / "demo.html", demo_page(outcomes, chosen, try_it(samples, names, model)))
 
     shown = Table(*FIGURES)
@@ -91,35 +105,55 @@ def run_demo(output: Path, out: "Console", model: str | Path = MODEL) -> None:
     out.print(f"  {try_it(samples, names, model)}")
 
 
-def repair(samples: Path, name: str, file: str, output: Path, model: Model, out: "Console") -> Outcome:
+@contextmanager
+def maybe_server(samples: Path, names: dict[str, str], model: Model, out: "Console") -> Iterator[Server | None]:
+    """A server for copies of the sample images, in a folder that goes away with it; None where none is installed."""
+    if not is_installed():
+        out.print("No server is installed here (extra `server`), so the repairs are made in this process.\n")
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="rnca-demo-") as folder:
+        studies = Path(folder)
+        for file in names.values():
+            shutil.copyfile(samples / "images" / file, studies / file)
+        registry = Registry(studies / ".rnca" / "models")
+        name = model.metadata.name
+        if name not in registry.names() or registry.active(name).sha256 != model.sha256:  # it was given as a file
+            registry.publish(model.definition, model.metadata, user="demo", gate={}, data={})
+        out.print("Starting a server (rnca serve) for the images …")
+        with Server.start(studies, name) as server:
+            out.print(f"It answers on {server.address} and streams each repair, step by step.\n")
+            yield server
+        out.print("The server has ended.\n")
+
+
+def repair(
+    samples: Path, name: str, file: str, output: Path, model: Model, server: Server | None, out: "Console"
+) -> Outcome:
     """Repair one sample into the output folder and tell how it goes."""
-    image, mask, truth = (
-        read(samples / part / file)
-        for part, read in (("images", read_image), ("masks", read_mask), ("truth", read_mask))
-    )
+    paths = [samples / part / file for part in ("images", "masks", "truth")]
+    image, mask, truth = (read(path) for read, path in zip((read_image, read_mask, read_mask), paths, strict=True))
     right = as_slices(as_array(truth) != 0, mask, model)
     where = "" if len(right) == 1 else f", counted in its {len(right)} slices"
     start = as_slices(as_array(mask) != 0, mask, model)
     out.print(f"{name}: {told(counts(start))}{where}; right would be {told(counts(right))}.")
+    steps = server.stream(name, paths[1]) if server else stream(image, mask, model)
+    frames: list[NDArray[np.uint8]] = []
+    numbers: list[int] = []
     with progress_bar(out, "reading") as advance:
-
-        def on_step(step: Step) -> None:
-            now = told(counts(as_slices(as_array(step.mask) != 0, mask, model)))
+        for step in steps:
+            values = as_array(step.mask) != 0
+            frames.append(np.packbits(values))
+            numbers.append(step.index)
+            now = told(counts(as_slices(values, mask, model)))
             advance(step.index, step.steps, f"{step.changed} pixels changed, {now}")
             if step.index in TOLD_STEPS or step.reason:
                 out.print(f"  step {step.index:2}: {step.changed:3} pixels changed, {now}")
-
-        options = Options(animate=output / f"{name}.gif")
-        record = refine_file(
-            samples / "images" / file,
-            samples / "masks" / file,
-            output / "masks" / file,
-            options,
-            model=model,
-            on_step=on_step,
-        )
-    end = as_slices(as_array(read_mask(output / "masks" / file)) != 0, mask, model)
-    return Outcome(name, as_slices(as_array(image), mask, model), start, end, right, record["seconds"]["repair"])
+    write_image(step.mask, output / "masks" / file)
+    pictures = animation(image, mask, frames, model.metadata.slice_axis, soft=False, numbers=numbers)
+    write_gif(pictures, output / f"{name}.gif")
+    end = as_slices(values, mask, model)
+    return Outcome(name, as_slices(as_array(image), mask, model), start, end, right, step.seconds)
 
 
 def as_slices(array: NDArray[Any], mask: Any, model: Model) -> NDArray[Any]:

@@ -1,9 +1,9 @@
-"""One repair from files to files, with its record: what `rnca refine`, `rnca batch` and `rnca demo` do."""
+"""One repair from files to files, with its record: what `rnca refine` and `rnca batch` do."""
 
 import csv
 import io
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -163,13 +163,26 @@ def as_confidence(agreement: NDArray[np.float32], grid: Grid, path: Path) -> Any
     return grid.wrap(values)
 
 
-def animation(image: Any, mask: Any, frames: list[NDArray[np.uint8]], axis_rule: str, soft: bool) -> list[Picture]:
-    """Frames of a repair, numbered, the given mask first; of a volume, the slice in which most changes."""
+def animation(
+    image: Any,
+    mask: Any,
+    frames: list[NDArray[np.uint8]],
+    axis_rule: str,
+    soft: bool,
+    numbers: Sequence[int] | None = None,
+) -> list[Picture]:
+    """Frames of a repair, numbered, the given mask first; of a volume, the slice in which most changes.
+
+    Args:
+        frames: the foreground after each step, as packed bits.
+        numbers: of the steps, where they are not 1, 2, …
+    """
     before = foreground(as_array(mask), soft=soft)
     masks = [np.unpackbits(f, count=before.size).reshape(before.shape).view(bool) for f in frames]
     picture, flat = shown_slice(image, mask, before, masks[-1], axis_rule)
     shown = (enlarge(overlay(picture, flat(before), flat(now)), 384) for now in (before, *masks))
-    return [caption(frame, f"step {n}") for n, frame in enumerate(shown)]
+    told = (0, *(numbers or range(1, len(frames) + 1)))
+    return [caption(frame, f"step {n}") for n, frame in zip(told, shown, strict=True)]
 
 
 def foreground(

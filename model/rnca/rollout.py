@@ -35,7 +35,7 @@ from .geometry import (
 from .intensity import NetworkInput
 from .labels import check_mask, pick_labels, soft_start
 from .window import Low, Mask, Window
-from .zoo import as_model
+from .zoo import Metadata, as_model
 
 Reason: TypeAlias = Literal["steps", "converged", "empty"]
 
@@ -209,59 +209,28 @@ class _Job:
             raise InputError(f"steps is {steps}: give 0 or more.")
         self.grid, self.values, self.soft = Grid.of(mask), np.array(as_array(mask)), soft
         check_mask(self.values)
-        if meta.dims > self.values.ndim:
-            raise InputError(
-                f"model {meta.name} is for volumes and the mask is {self.values.ndim}-D: choose a 2-D model."
-            )
+        axis = slices_across(self.grid, meta)
         check_same_grid(image, mask)
         self.region = None
         if roi is not None:
             self.region = check_roi(parse_roi(roi) if isinstance(roi, str) else roi, self.values.shape)
         self.labels = pick_labels(self.values, label, soft)
-        shape = self.values.shape
-        self.axis = slice_axis(self.grid.spacing, shape, meta.slice_axis) if len(shape) > meta.dims else None
-        channels = image_channels(image, shape)
-        self.pixels = NetworkInput(channels, meta.image_channels, meta.intensity, meta.colour, self.axis)
+        channels = image_channels(image, self.values.shape)
+        self.pixels = NetworkInput(channels, meta.image_channels, meta.intensity, meta.colour, axis)
 
     def window(self, value: float) -> Window | None:
         """Where this label is repaired; None if it has no voxel there."""
-        meta, shape = self.model.metadata, self.values.shape
-        if self.soft:
-            start = soft_start(self.values)
-            present, allowed = start > meta.alive_threshold, None
-        else:
-            start = self.values == value
-            present, allowed = start, (self.values == 0) | start
-        axis, spacing = self.axis, self.grid.spacing
-        wanted = spacing
-        if meta.resample and meta.spacing is not None:
-            model_axes = iter(meta.spacing)
-            wanted = tuple(s if a == axis else next(model_axes) for a, s in enumerate(spacing))
-        low_shape = tuple(max(1, round(n * s / w)) for n, s, w in zip(shape, spacing, wanted, strict=True))
-        resampled = max(abs(w / s - 1) for w, s in zip(wanted, spacing, strict=True)) > 0.01
-        factors = [n / m if resampled else 1.0 for n, m in zip(shape, low_shape, strict=True)]
-        extra = 4 if resampled else 0  # model voxels that interpolation there and back looks at
-
-        def margin(cells: int) -> list[int]:
-            return [0 if a == axis else math.ceil((cells + extra) * f) for a, f in enumerate(factors)]
-
-        domain: Box = tuple(slice(0, n) for n in shape)
-        if self.region is not None:
-            # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step
-            domain = grow_box(self.region, margin(2 * self.steps + 2), shape)
-        inner = bounding_box(present[domain])
-        if inner is None:
-            return None
-        around = grow_box(inner, margin(self.steps + 2), tuple(d.stop - d.start for d in domain))
-        box = tuple(slice(d.start + a.start, d.start + a.stop) for d, a in zip(domain, around, strict=True))
-        low = None
-        if resampled:
-            low_box, box = regrid_box(box, shape, low_shape)
-            low = Low(shape, low_shape, box, low_box)
-        writable = np.ones(start[box].shape, bool) if allowed is None else allowed[box]
-        if self.region is not None:
-            writable = writable & _inside(self.region, box)
-        return Window(box, self.pixels.part(box), start[box], writable, axis, low, self.device)
+        return open_window(
+            self.values,
+            value,
+            self.grid,
+            self.model.metadata,
+            self.pixels,
+            self.steps,
+            region=self.region,
+            soft=self.soft,
+            device=self.device,
+        )
 
     def write(self, values: NDArray[Any], value: float, window: Window, now: Mask) -> Image:
         """The whole mask with this label as it now is in its window, in the form it was given.
@@ -286,6 +255,75 @@ class _Job:
         inside[window.writable & ~now & (inside == value)] = 0
         inside[window.writable & now] = value
         return out
+
+
+def slices_across(grid: Grid, metadata: Metadata) -> int | None:
+    """The axis along which a 2-D model goes from slice to slice of a volume; None where no slices are taken.
+
+    Raises:
+        InputError: a model for volumes and a mask in 2-D.
+    """
+    if metadata.dims > grid.dims:
+        raise InputError(f"model {metadata.name} is for volumes and the mask is {grid.dims}-D: choose a 2-D model.")
+    return slice_axis(grid.spacing, grid.shape, metadata.slice_axis) if grid.dims > metadata.dims else None
+
+
+def open_window(
+    values: NDArray[Any],
+    value: float,
+    grid: Grid,
+    metadata: Metadata,
+    pixels: NetworkInput,
+    steps: int,
+    *,
+    region: Box | None = None,
+    soft: bool = False,
+    device: str = "cpu",
+) -> Window | None:
+    """The part of a volume that the repair of one label can reach, laid out for the engine.
+
+    Args:
+        values: the whole mask (*S) with all its labels, or soft.
+        value: the label.
+        grid: the mask's.
+        pixels: the whole image as this model takes it.
+        region: only voxels in this box change; None for everywhere.
+
+    Returns:
+        The window; None if there is no voxel of the label that could reach the region.
+    """
+    shape, axis = grid.shape, slices_across(grid, metadata)
+    start = soft_start(values) if soft else values == value
+    wanted = grid.spacing
+    if metadata.resample and metadata.spacing is not None:
+        model_axes = iter(metadata.spacing)
+        wanted = tuple(s if a == axis else next(model_axes) for a, s in enumerate(grid.spacing))
+    low_shape = tuple(max(1, round(n * s / w)) for n, s, w in zip(shape, grid.spacing, wanted, strict=True))
+    resampled = max(abs(w / s - 1) for w, s in zip(wanted, grid.spacing, strict=True)) > 0.01
+    factors = [n / m if resampled else 1.0 for n, m in zip(shape, low_shape, strict=True)]
+    extra = 4 if resampled else 0  # model voxels that interpolation there and back looks at
+
+    def margin(cells: int) -> list[int]:
+        return [0 if a == axis else math.ceil((cells + extra) * f) for a, f in enumerate(factors)]
+
+    domain: Box = tuple(slice(0, n) for n in shape)
+    if region is not None:
+        # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step
+        domain = grow_box(region, margin(2 * steps + 2), shape)
+    inner = bounding_box(start[domain] > metadata.alive_threshold if soft else start[domain])
+    if inner is None:
+        return None
+    around = grow_box(inner, margin(steps + 2), tuple(d.stop - d.start for d in domain))
+    box = tuple(slice(d.start + a.start, d.start + a.stop) for d, a in zip(domain, around, strict=True))
+    low = None
+    if resampled:
+        low_box, box = regrid_box(box, shape, low_shape)
+        low = Low(shape, low_shape, box, low_box)
+    start = start[box].copy()  # so that the whole volume's can go
+    writable = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
+    if region is not None:
+        writable &= _inside(region, box)
+    return Window(box, pixels.part(box), start, writable, axis, low, device)
 
 
 def _inside(region: Box, box: Box) -> Mask:

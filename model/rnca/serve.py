@@ -6,7 +6,10 @@ MONAI Label's own `start_server` listens on every address, keeps a log file in t
 
 import ipaddress
 import os
+from contextlib import redirect_stdout
+from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,8 @@ def serve(
     settings.MONAI_LABEL_STUDIES = environment["MONAI_LABEL_STUDIES"]
     settings.MONAI_LABEL_SERVER_PORT = port
     settings.MONAI_LABEL_APP_CONF = conf
+    with redirect_stdout(StringIO()):  # it tells origins that lib/security.py of the app does not let in
+        import_module("monailabel.app")
     config = uvicorn.Config(
         "monailabel.app:app",
         host=host,

@@ -1,6 +1,7 @@
 """The part of a volume that a rollout works on, laid out for the engine."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -113,6 +114,34 @@ class Window:
             places = [p[kept] for p in places]
         mask[tuple(places)] ^= True
         return tuple(places)
+
+    def halves(self) -> "list[Window]":
+        """The window in two, between slices, about as much of the mask in each: no slice knows of another one.
+
+        The window itself, alone, where there are no slices to part: without a slice axis, on a grid of the model's own
+        (`low`), or with all of the mask in one slice.
+        """
+        if self.axis is None or self.low is not None:
+            return [self]
+        others = tuple(a for a in range(self.before.ndim) if a != self.axis)
+        so_far = np.cumsum(self.before.sum(axis=others))
+        cut = int(np.searchsorted(so_far, so_far[-1] / 2)) + 1
+        if not 0 < so_far[cut - 1] < so_far[-1]:
+            return [self]
+        return [self._slices(slice(0, cut)), self._slices(slice(cut, len(so_far)))]
+
+    def _slices(self, part: slice) -> "Window":
+        """These slices, of a window that was not unrolled yet."""
+        assert self.axis is not None
+        assert self.image is not None
+        place = (slice(None),) * self.axis + (part,)
+        out = copy(self)
+        side = self.box[self.axis]
+        around = (slice(side.start + part.start, side.start + part.stop),)
+        out.box = self.box[: self.axis] + around + self.box[self.axis + 1 :]
+        out.before, out.now, out.writable = (m[place].copy() for m in (self.before, self.now, self.writable))
+        out.image, out.start = self.image[part], self.start[part]
+        return out
 
     def final(self, module: Any, steps: int, stochastic: bool = False) -> Mask:
         """The window's mask after a whole rollout that starts anew."""

@@ -11,7 +11,6 @@ What is added to `LocalDatastore` (and through it to the DICOMweb datastore):
 
 import json
 import os
-import re
 import shutil
 import threading
 import time
@@ -21,47 +20,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
 from filelock import FileLock
-from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
-from monailabel.interfaces.datastore import DefaultLabelTag
 
 from rnca.files import sha256, write_text
 
 from .history import History
+from .names import EXTENSIONS, TAG, check_id, check_tag, extension_of
 from .refusals import Refusal
 from .state import State
 
-EXTENSIONS = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".png", ".tif", ".tiff")
-_ID = re.compile(r"[^\x00-\x1f\x7f/\\:*?\"<>|]{1,200}")
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-def check_id(image: Any) -> str:
-    """An image's id as it may be used in a file name; Refusal 400 otherwise."""
-    if not isinstance(image, str) or not _ID.fullmatch(image) or image[0] == "." or image != image.strip():
-        raise Refusal(400, "the image id is empty or holds characters that file names do not: choose another id.")
-    if len(image.encode("utf-8", "replace")) > 200:
-        raise Refusal(400, "the image id is too long: at most 200 bytes.")
-    try:
-        image.encode()
-    except UnicodeEncodeError:
-        raise Refusal(400, "the image id is not valid text: choose another id.") from None
-    return image
-
-
-def check_tag(tag: Any) -> str:
-    """A label's tag as it may be used as a folder name; Refusal 400 otherwise."""
-    if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-        raise Refusal(400, "a label's tag is of letters, digits, - and _ and at most 64 long: final, before, refined.")
-    return str(tag.value) if isinstance(tag, DefaultLabelTag) else tag
-
-
-def extension_of(name: str) -> str:
-    """The extension of a file name, if it is one that is stored; '' otherwise."""
-    lower = name.lower()
-    return next((e for e in EXTENSIONS if lower.endswith(e)), "")
+TICK = 0.05  # seconds in which a file system may give two changes the same time
 
 
 class Keeps(LocalDatastore):
@@ -150,12 +119,14 @@ class Keeps(LocalDatastore):
         if self._depth or not self._auto_reload_wanted:
             return
         with self._studies_lock:
-            stamp = self._stamp()
+            stamp, newest = self._stamp()
             if stamp != self._seen:
                 self._reconcile_datastore()
-                self._seen = self._stamp()
+                # what comes while the folder is read, or within the same tick of its clock, is seen at the next look
+                self._seen = stamp if time.time() - newest > TICK else None
 
-    def _stamp(self) -> Any:
+    def _stamp(self) -> tuple[Any, float]:
+        """What tells whether something has changed, and when the last change was (seconds)."""
         labels = Path(self._datastore.label_path(None))
         places = [Path(self._datastore.image_path()), Path(self._datastore_config_path), labels]
         places += [p for p in labels.iterdir() if p.is_dir()] if labels.is_dir() else []
@@ -164,7 +135,7 @@ class Keeps(LocalDatastore):
             with suppress(OSError):
                 found = place.stat()
                 out.append((str(place), found.st_ino, found.st_mtime_ns))
-        return out
+        return out, max((when for _, _, when in out), default=0) / 1e9
 
     _auto_reload_wanted = True
     _folders_are_images = True
@@ -199,7 +170,7 @@ class Keeps(LocalDatastore):
 
     def _reconcile_tag(self, model: LocalDatastoreModel, folder: Path) -> None:
         tag, files = folder.name, {}
-        if not _TAG.fullmatch(tag):
+        if not TAG.fullmatch(tag):
             return
         for path in sorted(folder.iterdir()):
             if not path.name.startswith(".") and extension_of(path.name):
@@ -377,52 +348,6 @@ class Studies(Keeps):
         self._begin(state)
         self._auto_reload_wanted = auto_reload and not read_only
         super().__init__(folder, extensions=[f"*{e}" for e in EXTENSIONS], auto_reload=False, read_only=read_only)
-
-
-class Archive(DICOMWebDatastore, Keeps):
-    """A DICOMweb archive: `final` goes back to it as DICOM SEG, other tags stay in the local cache."""
-
-    _folders_are_images = False  # the cache holds the slices of each series beside the volume made of them
-    _to_id = Keeps._to_id
-
-    def __init__(self, state: State, **options: Any) -> None:
-        self._begin(state)
-        self._auto_reload_wanted = False
-        super().__init__(**options)
-
-    def get_image_uri(self, image_id: str) -> str:
-        if image_id not in self.list_images():
-            self._look_again()
-            if image_id not in self.list_images():
-                return ""
-        return str(super().get_image_uri(check_id(image_id)))
-
-    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
-        if image_id:  # MONAI Label fetching a segmentation of the archive
-            return str(super().get_label_uri(label_id, label_tag, image_id) or "")
-        return Keeps.get_label_uri(self, label_id, label_tag)
-
-    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        here = {name for name, obj in self._datastore.objects.items() if obj.labels.get("final")}
-        return sorted(here | set(super().get_labeled_images(label_tag, labels)))
-
-    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        return sorted(set(self.list_images()) - set(self.get_labeled_images()))
-
-    def save_label(
-        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], *more: Any
-    ) -> str:
-        if check_tag(label_tag) == "final":
-            if shutil.which("itkimage2segimage") is None:
-                raise Refusal(503, "the server lacks dcmqi, which writes DICOM SEG: install the extra rnca[pacs].")
-            if not sitk.GetArrayFromImage(sitk.ReadImage(label_filename)).any():
-                raise Refusal(400, "the label is empty, and DICOM SEG holds no empty ones: draw something first.")
-        return str(super().save_label(check_id(image_id), label_filename, label_tag, label_info))
-
-    def _look_again(self) -> None:
-        """The list of series is kept for two hours; a series that is asked for by name may be newer."""
-        with suppress(AttributeError):
-            DICOMWebDatastore.list_images.cache.clear()
 
 
 def _holds_dicom(folder: Path) -> bool:

@@ -1,26 +1,26 @@
 """One refinement: mask and image in, steps out. The live stream and the infer tasks both come through here.
 
-`rnca.stream` is given the part of the volume that the steps can reach, already normalised: whole volumes are neither
-normalised nor copied for each request. The part is cut as `rnca.stream` itself cuts it, so the result is the same.
+The window is the one that `rnca.stream` works on, so the result is the same; what is different is that the image comes
+from the cache with its statistics known, that no whole volumes are copied for each step, and that two threads share the
+slices.
 """
 
-import math
 import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from rnca import stream
-from rnca.geometry import Box, Grid, as_array, bounding_box, check_roi, check_same_grid, grow_box, slice_axis
+from rnca.geometry import Box, Grid, as_array, bounding_box, check_roi, check_same_grid
 from rnca.labels import check_mask, pick_labels
-from rnca.rollout import pick_device
+from rnca.rollout import open_window, pick_device, slices_across
 from rnca.topology import summary
+from rnca.window import Window
 from rnca.zoo import Model
 
 from .images import Picture
@@ -48,44 +48,26 @@ class Repair:
     steps: int
     box: Box | None
     start: Mask
-    _image: Any
-    _mask: Any
-    _model: Model
-    _roi: Box | None
-    _device: str
-    _slices: int | None = None
+    _window: Window | None = None
+    _module: Any = None
 
     def run(self) -> Iterator[Mask]:
-        """The label inside the box after each step: bool, of the box's shape."""
-        if self.box is None or self.steps == 0:
+        """The label inside the box after each step: bool, of the box's shape. To be called once."""
+        window, self._window = self._window, None
+        if window is None or self.steps == 0:
             return
-        if self._slices is not None and self._roi is None and self._device == "cpu" and CORES > 1:
-            yield from self._halves(self._slices)
+        parts = window.halves() if CORES > 1 and window.start.device.type == "cpu" else [window]
+        if len(parts) == 1:
+            for _ in window.unroll(self._module, self.steps, once=True):
+                yield window.now.copy()
             return
-        yield from self._part(self._image, self._mask)
-
-    def _part(self, image: Any, mask: Any) -> Iterator[Mask]:
-        steps = stream(image, mask, self._model, self.steps, label=self.label, roi=self._roi, device=self._device)
-        for step in steps:
-            yield as_array(step.mask) == self.label
-
-    def _halves(self, axis: int) -> Iterator[Mask]:
-        """The same, two halves of the slices at a time: no slice knows of another one in a 2-D model.
-
-        Two threads of one core each are quicker than one of two, and do not wait for each other within a step.
-        """
-        others = tuple(a for a in range(self.start.ndim) if a != axis)
-        below = np.cumsum(self.start.sum(axis=others))
-        cut = int(np.searchsorted(below, below[-1] / 2)) + 1
-        if not 0 < below[cut - 1] < below[-1]:
-            yield from self._part(self._image, self._mask)
-            return
-        ends = (slice(0, cut), slice(cut, None))
-        places = [(slice(None),) * axis + (end,) for end in ends]
-        parts = [self._part(self._image[(slice(None), *p)], np.ascontiguousarray(self._mask[p])) for p in places]
+        window.image = None
+        # two threads of one core each are quicker than one of two, and do not wait for each other within a step
+        rollouts = [part.unroll(self._module, self.steps, once=True) for part in parts]
         with ThreadPoolExecutor(len(parts), thread_name_prefix="half") as pool:
             for _ in range(self.steps):
-                yield np.concatenate(list(pool.map(next, parts)), axis)
+                list(pool.map(next, rollouts))
+                yield np.concatenate([part.now for part in parts], window.axis)
 
     def write(self, now: Mask) -> NDArray[Any]:
         """The whole mask with this label as it now is, (*S), a copy."""
@@ -118,44 +100,17 @@ def read_labels(mask: sitk.Image, picture: Picture, params: Params) -> tuple[Gri
 
 def prepare(grid: Grid, values: NDArray[Any], label: int, picture: Picture, model: Model, params: Params) -> Repair:
     """Cut the part that this repair can reach out of the mask and the image."""
-    meta, shape = model.metadata, values.shape
-    if meta.dims > len(shape):
-        raise Refusal(400, f"model {meta.name} is for volumes and the mask is {len(shape)}-D: choose a 2-D model.")
+    meta = model.metadata
     steps = meta.steps if params.steps is None else params.steps
-    axis = slice_axis(grid.spacing, shape, meta.slice_axis) if len(shape) > meta.dims else None
-    scale = [1.0] * len(shape)
-    if meta.resample and meta.spacing is not None:
-        wanted = iter(meta.spacing)
-        scale = [1.0 if a == axis else next(wanted) / s for a, s in enumerate(grid.spacing)]
-
-    def margin(cells: int) -> list[int]:
-        return [0 if a == axis else math.ceil(cells * f) for a, f in enumerate(scale)]
-
-    roi = None if params.roi is None else check_roi(_clipped(params.roi, shape), shape)
-    domain = tuple(slice(0, n) for n in shape) if roi is None else grow_box(roi, margin(2 * steps + 2), shape)
-    inner = bounding_box(values[domain] == label)
-    if inner is None:
-        return Repair(values, grid, label, steps, None, np.zeros([0] * len(shape), bool), None, None, model, None, "")
-    around = grow_box(inner, margin(steps + 2), tuple(d.stop - d.start for d in domain))
-    box = tuple(slice(d.start + a.start, d.start + a.stop) for d, a in zip(domain, around, strict=True))
-    local = None
-    if roi is not None:
-        local = tuple(slice(max(r.start, b.start), min(r.stop, b.stop)) for r, b in zip(roi, box, strict=True))
-        if any(part.start >= part.stop for part in local):  # the region is out of the mask's reach: nothing changes
-            steps, local = 0, None
-        else:
-            local = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(local, box, strict=True))
-    part = np.ascontiguousarray(values[box])
-    pixels: Any = picture.as_input(meta, axis).part(box)
-    mask: Any = part
-    if meta.resample:
-        mask = _with_spacing(sitk.GetImageFromArray(part), grid)
-        pixels = _with_spacing(sitk.GetImageFromArray(np.moveaxis(pixels, 0, -1), isVector=True), grid)
-    how = replace(meta, intensity={"kind": "none"}, slice_axis=meta.slice_axis if axis is None else "kji"[axis])
+    region = None if params.roi is None else check_roi(_clipped(params.roi, grid.shape), grid.shape)
     device = pick_device(params.device)
-    ready = Model(how, model.module, model.sha256)
-    slices = None if meta.resample else axis
-    return Repair(values, grid, label, steps, box, part == label, pixels, mask, ready, local, device, slices)
+    pixels = picture.as_input(meta, slices_across(grid, meta))
+    window = open_window(values, label, grid, meta, pixels, steps, region=region, device=device)
+    if window is None:
+        return Repair(values, grid, label, steps, None, np.zeros([0] * grid.dims, bool))
+    if not window.writable.any():  # the region is out of the mask's reach: nothing changes
+        steps = 0
+    return Repair(values, grid, label, steps, window.box, window.before, window, model.to(device).module)
 
 
 def refine_all(
@@ -197,8 +152,3 @@ def _clipped(roi: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...
         slice(part.start or 0, n if part.stop is None else min(part.stop, n))
         for part, n in zip(roi, shape, strict=True)
     )
-
-
-def _with_spacing(image: sitk.Image, grid: Grid) -> sitk.Image:
-    image.SetSpacing(grid.spacing[::-1])
-    return image

@@ -56,6 +56,9 @@ def harden(app: FastAPI, routers: Sequence[APIRouter], upload_mib: int) -> None:
     if origins:
         cors = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
         app.user_middleware.append(cors)
+    logging.getLogger("rnca").info(
+        "web pages that may call: those of this server%s", "".join(f", {o}" for o in origins)
+    )
     app.middleware_stack = app.build_middleware_stack()  # the one from before was built without them
     _listen_where_told()
 

@@ -12,10 +12,11 @@ from rnca.files import read_mask, sha256, suffix_of
 
 from .audit import Audit
 from .corrections import Corrections
-from .datastore import Keeps, check_id, check_tag
+from .datastore import Keeps
 from .images import Images, Picture, read_safely, read_uploaded_mask
 from .jobs import Workers
 from .models import Models
+from .names import check_id, check_tag
 from .params import Params
 from .refusals import Refusal
 from .sessions import SessionStore
