@@ -13,7 +13,6 @@ of about 260,000 voxels; the model is a shipped 2-D one, or --model.
 
 import argparse
 import gc
-import os
 import sys
 import tempfile
 import threading
@@ -100,7 +99,7 @@ def large(address: str, model: str) -> list[tuple[str, str, str]]:
         window = Window(logic)
         started = time.perf_counter()
         window.click(lambda: click(64))
-        window.run_while(lambda: logic.state == RUNNING and window.first is None)
+        window.run_while(lambda w=window: logic.state == RUNNING and w.first is None)
         assert window.first is not None
         firsts.append(window.first - started)
         shown, since = window.shown, time.perf_counter()
@@ -111,7 +110,7 @@ def large(address: str, model: str) -> list[tuple[str, str, str]]:
         blocked.append(window.longest)
         window = Window(logic)
         click(500)
-        window.run_while(lambda: logic.state == RUNNING and window.first is None)
+        window.run_while(lambda w=window: logic.state == RUNNING and w.first is None)
         started = time.perf_counter()
         window.click(logic.stop)
         window.run_while(lambda: logic.state == RUNNING)
@@ -128,13 +127,12 @@ def large(address: str, model: str) -> list[tuple[str, str, str]]:
 
 def cycles(address: str, model: str, count: int) -> list[tuple[str, str, str]]:
     """Refine and discard, `count` times."""
+    from rnca.defects import damage
+    from rnca.phantoms import phantom
     from RNCARefineLib.client import Client
     from RNCARefineLib.logic import RUNNING, RefineLogic
     from RNCARefineLib.remote import Remote
     from scenes import add_segmentation, add_volume, new_scene
-
-    from rnca.defects import damage
-    from rnca.phantoms import phantom
 
     image, truth = phantom("rings", (64, 64), 0)
     scene = new_scene()
@@ -151,13 +149,17 @@ def cycles(address: str, model: str, count: int) -> list[tuple[str, str, str]]:
         if number in (count // 10, count - 1):
             gc.collect()
             time.sleep(0.5)
-            files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+            files = sum(1 for _ in Path("/proc/self/fd").glob("*"))
             found.append((memory(), scene.GetNumberOfNodes(), threading.active_count(), files))
     backend.close()
     (mib, nodes, threads, files), (mib_end, nodes_end, threads_end, files_end) = found
     return [
         (f"memory, cycle {count // 10} → {count}", f"{mib:.0f} → {mib_end:.0f} MiB", "flat"),
-        ("nodes, threads, open files", f"{nodes_end - nodes:+d}, {threads_end - threads:+d}, {files_end - files:+d}", "+0"),
+        (
+            "nodes, threads, open files",
+            f"{nodes_end - nodes:+d}, {threads_end - threads:+d}, {files_end - files:+d}",
+            "+0",
+        ),
     ]
 
 
@@ -177,7 +179,8 @@ def main() -> None:
             rows = large(server.url, given.model)
             if given.cycles:
                 rows += cycles(server.url, given.model, given.cycles)
-    table = "\n".join(["| what | measured | target |", "| --- | --- | --- |", *(f"| {a} | {b} | {c} |" for a, b, c in rows)])
+    lines = [f"| {what} | {measured} | {target} |" for what, measured, target in rows]
+    table = "\n".join(["| what | measured | target |", "| --- | --- | --- |", *lines])
     print(table)
     if given.output:
         given.output.write_text(table + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ thousandths. Blocks lie on the whole image's grid, so a voxel has the same value
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def local_contrast(values: Values, inner: Sequence[slice], sigma: float, slice_a
     return out
 
 
-def _blocks(values: Values, axes: Sequence[int], edge: int) -> NDArray[np.float64]:
+def _blocks(values: NDArray[Any], axes: Sequence[int], edge: int) -> NDArray[np.float64]:
     """Means of blocks; the last one of an axis may be smaller."""
     for axis in axes if edge > 1 else ():
         rows = np.moveaxis(values, axis + 1, 0)
@@ -81,8 +82,8 @@ def _smooth(blocks: NDArray[np.float64], sigmas: Sequence[float]) -> NDArray[np.
 
 def _between(blocks: NDArray[np.float64], inner: Sequence[slice], axes: Sequence[int], edge: int) -> Values:
     """Block values at the voxels of a box: linear between the blocks' centres, constant beyond the outermost."""
-    found = blocks[(slice(None), *(slice(None) if axis in axes else inner[axis] for axis in range(len(inner))))]
-    found = found.astype(np.float32)
+    box = tuple(slice(None) if axis in axes else side for axis, side in enumerate(inner))
+    found: Values = blocks[(slice(None), *box)].astype(np.float32)
     for axis in axes:
         place = (np.arange(inner[axis].start, inner[axis].stop) + 0.5) / edge - 0.5
         low = np.clip(np.floor(place).astype(np.intp), 0, found.shape[axis + 1] - 1)

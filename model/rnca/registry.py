@@ -23,7 +23,7 @@ from typing import Any
 from .automaton import RNCA
 from .errors import InputError
 from .files import sha256, write_json
-from .zoo import EMBEDDED, ZOO, Metadata, Model, load_model, save_model, shipped, shipped_metadata
+from .zoo import EMBEDDED, ZOO, Metadata, Model, load_model, parse_metadata, save_model, shipped, shipped_metadata
 
 POINTER, RECORD = "active.json", "record.json"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -101,6 +101,12 @@ class Registry:
         """Where a version's archive lies."""
         folder = ZOO / record.name if record.shipped else self.folder / record.name / record.version
         return folder / f"{record.name}.ts"
+
+    def metadata(self, record: Record) -> Metadata:
+        """What a version says about itself, from its readable copy, without opening the archive."""
+        if record.shipped:
+            return shipped_metadata(record.name)
+        return parse_metadata(json.loads((self.path(record).parent / EMBEDDED).read_text(encoding="utf-8")))
 
     def load(self, record: Record, device: str = "cpu") -> Model:
         """The model of a version; refused unless the archive is the one that the record describes."""

@@ -55,6 +55,17 @@ class Metadata:
     figures: dict[str, Any] = field(default_factory=dict)
     parent: str | None = None  # "name version sha256" of the model it was fine-tuned from
 
+    @property
+    def headline(self) -> str:
+        """The first of its figures from binary masks, in a line; '' if there are none."""
+        for where, starts in self.figures.items():
+            found = starts.get("binary") if isinstance(starts, dict) else None
+            if isinstance(found, dict) and {"dice", "cldice"} <= set(found):
+                pairs = [(f"before_{k}", k) for k in ("dice", "cldice")]
+                dice, cldice = (" → ".join(f"{found[k]:.3f}" for k in pair if k in found) for pair in pairs)
+                return f"Dice {dice}, clDice {cldice} ({where})"
+        return ""
+
 
 @dataclass
 class Model:

@@ -102,7 +102,7 @@ def prepare(grid: Grid, values: NDArray[Any], label: int, picture: Picture, mode
     """Cut the part that this repair can reach out of the mask and the image."""
     meta = model.metadata
     steps = meta.steps if params.steps is None else params.steps
-    region = None if params.roi is None else check_roi(_clipped(params.roi, grid.shape), grid.shape)
+    region = region_of(params, grid.shape)
     device = pick_device(params.device)
     pixels = picture.as_input(meta, slices_across(grid, meta))
     window = open_window(values, label, grid, meta, pixels, steps, region=region, device=device)
@@ -140,6 +140,11 @@ def refine_all(
             }
         )
     return values, grid, reports
+
+
+def region_of(params: Params, shape: tuple[int, ...]) -> Box | None:
+    """The box in which voxels may change, checked; None for everywhere."""
+    return None if params.roi is None else check_roi(_clipped(params.roi, shape), shape)
 
 
 def _clipped(roi: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -85,7 +85,7 @@ class Client:
             session.verify = self._certificates or True
             self._local.session = session
         found: requests.Session = self._local.session
-        found.headers["Authorization"] = f"Bearer {self.token}" if self.token else None  # type: ignore[assignment]
+        found.headers["Authorization"] = f"Bearer {self.token}" if self.token else None
         return found
 
     @contextmanager

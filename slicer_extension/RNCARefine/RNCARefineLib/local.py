@@ -150,5 +150,6 @@ def itk_image(voxels: Any, image: Image) -> Any:
 
 
 def _about(name: str, metadata: Any) -> dict[str, Any]:
-    keys = ("version", "description", "licence", "dims", "steps", "figures")
-    return {"name": name, "active": True, "shipped": True, **{k: getattr(metadata, k) for k in keys}}
+    keys = ("version", "description", "licence", "dims", "steps")
+    told = {k: getattr(metadata, k) for k in keys}
+    return {"name": name, "active": True, "shipped": True, "figures": metadata.headline, **told}

@@ -317,7 +317,7 @@ def _choices(found: dict[str, list[dict[str, Any]]]) -> list[ModelChoice]:
                 str(active.get("description") or ""),
                 str(active.get("licence") or ""),
                 int(active.get("steps") or 64),
-                str(active.get("summary") or ""),
+                str(active.get("figures") or ""),
                 tuple(versions),
             )
         )

@@ -7,9 +7,9 @@ the bounded workers, training to a process of its own.
 from fastapi import APIRouter
 
 from ..services import Services
-from . import datastore, infer, info, live, models, next_case, sessions, training
+from . import confidence, datastore, infer, info, live, models, next_case, sessions, training
 
-PARTS = (infer, live, sessions, datastore, info, next_case, training, models)
+PARTS = (infer, live, confidence, sessions, datastore, info, next_case, training, models)
 
 
 def routers(services: Services) -> list[APIRouter]:

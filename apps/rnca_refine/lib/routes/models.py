@@ -14,8 +14,17 @@ def router(s: Services) -> APIRouter:
     routes = APIRouter(tags=["Models"])
 
     def shown(record: Any) -> dict[str, Any]:
+        about = s.models.registry.metadata(record)
         active = s.models.registry.active(record.name)
-        return {**record.__dict__, "active": active.version == record.version}
+        return {
+            **record.__dict__,
+            "active": active.version == record.version,
+            "description": about.description,
+            "licence": about.licence,
+            "dims": about.dims,
+            "steps": about.steps,
+            "figures": about.headline,
+        }
 
     @routes.get("/rnca/models", summary="Every version of every model")
     def models(user: User = Depends(as_user)) -> dict[str, Any]:
