@@ -94,6 +94,25 @@ def starts(given: Any, split: str) -> Iterator[tuple[Row, NDArray[np.float32], N
         yield {**key, "start": "unperturbed", "seed": 0, "draw": 0}, image, truth.astype(np.float32), truth
 
 
+def export(given: Any, folder: Path) -> int:
+    """Write the organs of a split as cases to train on (images/, labels/), in the size that the table uses."""
+    import SimpleITK as sitk
+
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    count = 0
+    for _, case, organ in organs(given, given.split):
+        if organ.any():
+            image, truth = resize(case, organ, given.edge * 108 // 128)
+            if truth.sum() >= SMALLEST:
+                sitk.WriteImage(sitk.GetImageFromArray(image), str(folder / "images" / f"{case.name}.mha"))
+                sitk.WriteImage(
+                    sitk.GetImageFromArray(truth.astype("uint8")), str(folder / "labels" / f"{case.name}.mha")
+                )
+                count += 1
+    return count
+
+
 def score(mask: NDArray[np.bool_], truth: NDArray[np.bool_], before: NDArray[np.bool_]) -> Mapping[str, float]:
     """The metrics of the table, in pixels."""
     found = evaluate(mask, truth, before=before)
@@ -117,9 +136,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--data-chaos-ct", type=Path, help="a CHAOS CT folder")
     parser.add_argument("--edge", type=int, default=128, help="edge of the crop that the organ would fit (default 128)")
+    parser.add_argument("--export", type=Path, help="only write the organs of the split here, as cases to train on")
     given = parser.parse_args()
     if not given.data and not given.data_chaos_ct:
         parser.error("give --data, --data-chaos-ct or both")
+    if given.export:
+        print(f"{export(given, given.export)} cases written to {given.export}")
+        return
     rows = Rows(given.output / "fill.rows.jsonl")
     refiners = pick_refiners(given, rows)
     found = []

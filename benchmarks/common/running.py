@@ -25,7 +25,9 @@ def options(doc: str | None, model: str, steps: Sequence[int]) -> argparse.Argum
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=model, help=f"the automaton: name or path (default {model})")
     parser.add_argument("--steps", type=int, nargs="+", default=list(steps), help="updates, one row each")
-    parser.add_argument("--split", default="test", choices=["val", "test"], help="val to choose, test to report")
+    parser.add_argument(
+        "--split", default="test", choices=["train", "val", "test"], help="val to choose, test to report"
+    )
     parser.add_argument("--limit", type=int, help="this many cases only, for a trial")
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS, help="folder of the tables")
