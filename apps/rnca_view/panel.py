@@ -1,0 +1,320 @@
+"""The page: the panel on the left, the views beside it. Every name in quotes is one of `shown.START`."""
+
+from typing import Any
+
+from trame.ui.vuetify3 import VAppLayout
+from trame.widgets import html
+from trame.widgets import vuetify3 as v
+
+from .control import Control
+from .files import pick_files, save_file
+from .views import Views
+
+THEME = {
+    "theme": {
+        "defaultTheme": "calm",
+        "themes": {
+            "calm": {
+                "dark": True,
+                "colors": {
+                    "background": "#05070a",
+                    "surface": "#0c1117",
+                    "primary": "#2f81f7",
+                    "secondary": "#8a97a6",
+                    "success": "#2ea35c",
+                    "error": "#e5534b",
+                    "info": "#1c2530",
+                },
+            }
+        },
+    },
+    "defaults": {
+        "VSelect": {"density": "compact", "variant": "outlined", "hideDetails": True},
+        "VTextField": {"density": "compact", "variant": "outlined", "hideDetails": True},
+        "VSlider": {"density": "compact", "hideDetails": True, "color": "primary"},
+        "VBtn": {"elevation": 0, "rounded": "lg"},
+    },
+}
+
+LOGO = (
+    '<svg width="34" height="34" viewBox="0 0 34 34" fill="none"><rect width="34" height="34" rx="9" fill="#14202e"/>'
+    '<path d="M17 7a10 10 0 1 1-8.7 5.1" stroke="#4d9fff" stroke-width="3.6" stroke-linecap="round"/>'
+    '<path d="M9.2 10.7A10 10 0 0 1 13.4 7.7" stroke="#4be06f" stroke-width="3.6" stroke-linecap="round"/></svg>'
+)
+
+
+def build(server: Any, control: Control, views: Views) -> VAppLayout:
+    """Make the page."""
+    with VAppLayout(server, vuetify_config=THEME) as layout:
+        with v.VNavigationDrawer(permanent=True, width=368, color="surface", classes="panel"):
+            _brand()
+            _case(control)
+            _place(control)
+            _repair(control)
+            _foot()
+        with v.VMain(), html.Div(classes="views"):
+            views.layouts.initialize_layout_grid(layout)
+            with html.Div(classes="empty", v_if=("!case_name",)):
+                html.Span("Open an image and its mask, or choose a sample case.")
+            _legend()
+        _message()
+    return layout
+
+
+def _brand() -> None:
+    with html.Div(classes="brand"):
+        html.Div(LOGO)
+        with html.Div():
+            html.Div("rNCA Refine", classes="brand-name")
+            html.Div("Repairs broken masks, step by step", classes="brand-line")
+
+
+def _case(control: Control) -> None:
+    with html.Div(classes="section"):
+        with html.Div(classes="section-name"):
+            html.Span("Case")
+            v.VSpacer()
+            pick_files(control, "image", "Image", "mdi-image-outline")
+            pick_files(control, "mask", "Mask", "mdi-vector-polygon")
+        v.VSelect(
+            label="Sample case",
+            model_value=("sample",),
+            update_modelValue=(control.open_sample, "[$event]"),
+            items=("samples",),
+            placeholder=("case_name || 'Choose one'",),
+            persistent_placeholder=True,
+            id="sample",
+        )
+        with html.Div(classes="quiet mt-2", v_if=("case_name",)):
+            html.Span("{{ case_name }} · {{ case_size }}")
+        with v.VSelect(
+            label="Segment", v_model=("segment",), items=("segments",), classes="mt-3", v_if=("segments.length",)
+        ):
+            for slot in ("v_slot_selection", "v_slot_item"):
+                _segment_slot(slot)
+
+
+def _segment_slot(slot: str) -> None:
+    if slot == "v_slot_selection":
+        with v.Template(v_slot_selection="{ item }"), html.Div(classes="row"):
+            html.Span(classes="dot", style=("{ background: item.raw ? item.raw.colour : '#8a97a6' }",))
+            html.Span("{{ item.title }}")
+    else:
+        with (
+            v.Template(v_slot_item="{ item, props }"),
+            v.VListItem(v_bind="props"),
+            v.Template(v_slot_prepend=True),
+        ):
+            html.Span(classes="dot mr-3", style=("{ background: item.raw ? item.raw.colour : '#8a97a6' }",))
+
+
+def _place(control: Control) -> None:
+    with html.Div(classes="section"):
+        with html.Div(classes="section-name"):
+            html.Span("Refine on")
+            v.VSpacer()
+            html.Span(classes=("'dot ' + (connected ? 'online' : 'offline')",))
+        with v.VBtnToggle(
+            v_model=("place",),
+            update_modelValue=control.choose_place,
+            mandatory=True,
+            density="compact",
+            divided=True,
+            variant="outlined",
+            classes="d-flex",
+            style="height: 34px",
+        ):
+            v.VBtn("This computer", value="local", classes="flex-grow-1", id="place-local")
+            v.VBtn("A server", value="server", classes="flex-grow-1", id="place-server")
+        with html.Div(classes="row mt-3", v_if=("place === 'server'",)):
+            v.VTextField(label="Address", v_model=("address",), id="address", keydown_enter=control.connect)
+            v.VBtn(
+                "{{ connected ? 'Again' : 'Connect' }}",
+                click=control.connect,
+                loading=("connecting",),
+                variant="tonal",
+                height=40,
+                id="connect",
+            )
+        _login(control)
+        _consent(control)
+
+
+def _login(control: Control) -> None:
+    with html.Div(classes="result", v_if=("ask_login",)):
+        html.Div("{{ ask_login }}", classes="quiet mb-3")
+        with html.Div(classes="row"):
+            v.VTextField(label="User", v_model=("login_user",), autocomplete="username")
+            v.VTextField(
+                label="Password", type="password", v_model=("login_password",), autocomplete="current-password"
+            )
+        v.VTextField(label="or a token", type="password", v_model=("login_token",), classes="mt-2")
+        v.VBtn("Log in", click=control.connect, variant="tonal", color="primary", block=True, classes="mt-3")
+
+
+def _consent(control: Control) -> None:
+    with html.Div(classes="result", v_if=("ask_send",)):
+        html.Div("The image will leave this computer: it is sent to {{ ask_send }}, which keeps it for this session.")
+        with html.Div(classes="row mt-3"):
+            v.VBtn("Send it", color="primary", click=(control.send_allowed, "[true]"), classes="flex-grow-1", id="send")
+            v.VBtn("Do not", variant="tonal", click=(control.send_allowed, "[false]"), classes="flex-grow-1")
+
+
+def _repair(control: Control) -> None:
+    with html.Div(classes="section"):
+        html.Div("Repair", classes="section-name")
+        with html.Div(classes="row"):
+            v.VSelect(
+                label="Model",
+                v_model=("model",),
+                update_modelValue=control.push,
+                items=("models",),
+                disabled=("!connected",),
+                classes="flex-grow-1",
+                id="model",
+            )
+            v.VTextField(
+                label="Steps",
+                type="number",
+                min=1,
+                max=100000,
+                v_model=("steps",),
+                placeholder=("String(model_steps)",),
+                persistent_placeholder=True,
+                style="max-width: 92px",
+                id="steps",
+            )
+        with html.Div(v_if=("model_text",)):
+            html.Div("{{ model_text }}", classes="quiet mt-2")
+            html.Div("{{ model_licence }}", classes="fine mt-1")
+        v.VSwitch(
+            label="Show what changes",
+            v_model=("show_changes",),
+            update_modelValue=control.mark_changes,
+            density="compact",
+            color="success",
+            hide_details=True,
+            inset=True,
+            classes="mt-1 ml-1",
+        )
+        with v.VBtn(
+            block=True,
+            classes="refine mt-2",
+            color=("phase === 'running' ? 'error' : 'primary'",),
+            disabled=("phase === 'review' || !connected || !segments.length",),
+            click=control.refine_or_stop,
+            id="refine",
+            v_if=("phase !== 'review'",),
+        ):
+            v.VIcon("{{ phase === 'running' ? 'mdi-stop' : 'mdi-auto-fix' }}", classes="mr-2")
+            html.Span("{{ phase === 'running' ? 'Stop' : 'Refine' }}")
+            html.Span("R", classes="key")
+        _result(control)
+        _past(control)
+
+
+def _result(control: Control) -> None:
+    with html.Div(classes="row", v_if=("phase === 'review'",)):
+        with v.VBtn(color="success", classes="refine flex-grow-1 mt-2", click=control.accept, id="accept"):
+            html.Span("{{ playing || step === last_step ? 'Accept' : 'Accept step ' + step }}")
+            html.Span("A", classes="key")
+        with v.VBtn(variant="tonal", classes="refine flex-grow-1 mt-2", click=control.discard, id="discard"):
+            html.Span("Discard")
+            html.Span("Esc", classes="key")
+    with html.Div(classes="result", v_if=("phase !== 'idle'",), id="result"):
+        with html.Div(classes="row"):
+            html.Span("{{ waiting || 'Step ' + step + ' of ' + (steps_of || '…') }}", classes="step", id="step")
+            v.VSpacer()
+            html.Span("{{ part }}", classes="fine")
+            v.VBtn(
+                icon=("playing ? 'mdi-pause' : 'mdi-replay'",),
+                size="x-small",
+                variant="text",
+                title="Watch it again",
+                click=control.play,
+                v_if=("phase === 'review'",),
+                id="play",
+            )
+        v.VProgressLinear(
+            model_value=("fraction",),
+            indeterminate=("!!waiting || !steps_of",),
+            color="primary",
+            height=4,
+            rounded=True,
+            classes="mt-2",
+            v_if=("phase === 'running'",),
+        )
+        v.VSlider(
+            model_value=("step",),
+            update_modelValue=(control.scrub, "[$event]"),
+            min=0,
+            max=("Math.max(last_step, 1)",),
+            step=1,
+            thumb_size=14,
+            track_size=3,
+            classes="mt-1 mx-1",
+            v_if=("last_step",),
+            id="scrub",
+        )
+        _numbers()
+
+
+def _numbers() -> None:
+    with html.Div(classes="numbers", v_if=("last_step",)):
+        with html.Div(classes="number"):
+            html.Span("Added")
+            html.B("+{{ added.toLocaleString() }}", classes="added", id="added")
+        with html.Div(classes="number"):
+            html.Span("Removed")
+            html.B("−{{ removed.toLocaleString() }}", classes="removed", id="removed")
+        with html.Div(v_for="row in figures", key="row.name", classes="number"):
+            html.Span("{{ row.name }}")
+            with html.B(classes=("row.now !== row.before ? 'better' : ''",)):
+                html.Span("{{ row.before }} → ", classes="was")
+                html.Span("{{ row.now }}")
+
+
+def _past(control: Control) -> None:
+    with html.Div(classes="row mt-3"):
+        for name, icon, action, can in (
+            ("Undo", "mdi-undo", control.undo, "can_undo"),
+            ("Redo", "mdi-redo", control.redo, "can_redo"),
+        ):
+            v.VBtn(
+                name,
+                prepend_icon=icon,
+                variant="text",
+                size="small",
+                click=action,
+                disabled=(f"!{can}",),
+                id=name.lower(),
+            )
+        v.VSpacer()
+        save_file(control)
+
+
+def _foot() -> None:
+    with html.Div(classes="foot"):
+        html.Div("For research use, not a medical device.", classes="fine")
+
+
+def _legend() -> None:
+    with html.Div(classes="legend", v_if=("phase !== 'idle' && show_changes",)):
+        for name, colour in (("added", "#33e64d"), ("removed", "#f24033")):
+            with html.Span():
+                html.Span(classes="dot", style=f"background: {colour}")
+                html.Span(name)
+
+
+def _message() -> None:
+    with v.VSnackbar(
+        v_model=("message_shown",),
+        color=("message_error ? 'error' : 'info'",),
+        timeout=("message_error ? -1 : 4000",),
+        location="bottom right",
+        multi_line=False,
+        id="message",
+    ):
+        html.Span("{{ message }}")
+        with v.Template(v_slot_actions=True):
+            v.VBtn(icon="mdi-close", size="x-small", variant="text", click="message_shown = false")
