@@ -38,6 +38,7 @@ LAYERS = (
     ("jobs", "live", "validation"),
     ("summary",),
     ("batch", "runs", "demo", "serve"),
+    ("view",),
     ("cli",),
 )
 """A module imports from the rows above its own only."""
@@ -75,6 +76,8 @@ def test_wheel_holds_package_models_and_sample_data_and_nothing_else(wheel: Path
     kept_out = ("model/", "logs/", "bin/")  # what MONAI Label's start_server makes in the app's folder
     app = files_under(ROOT / "apps" / "rnca_refine")
     expected |= {f"rnca/apps/rnca_refine/{name}" for name in app if not name.startswith(kept_out)}
+    for folder in ("apps/rnca_view", "slicer_extension/RNCARefine/RNCARefineLib"):
+        expected |= {f"rnca/{folder}/{name}" for name in files_under(ROOT / folder)}
     assert {name for name in names if not name.startswith(about)} == expected
     assert {"rnca/zoo/ring-2d/ring-2d.ts", "rnca/zoo/ring-2d/metadata.json"} <= names
     assert f"{about}licenses/LICENSE" in names

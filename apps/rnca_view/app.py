@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnca.errors import InputError
 from trame.app import get_server
 from trame_slicer import module as trame_slicer_module
 from trame_slicer.core import SlicerApp
+from vtkmodules.vtkCommonCore import vtkLogger, vtkObject
+
+from rnca.errors import InputError
 
 from . import access, samples
 from .control import Control
@@ -70,6 +72,8 @@ def run(wanted: Wanted) -> None:
     """
     os.environ["TRAME_ARGS"] = ""  # the command line is ours, not trame's
     os.environ["WSLINK_READY_MSG"] = ""
+    vtkObject.GlobalWarningDisplayOff()  # VTK warns of a missing screen, and what fails is told on the page
+    vtkLogger.SetStderrVerbosity(vtkLogger.VERBOSITY_OFF)
     app, key = App(), access.new_key()
     controller: Any = app.server.controller
 
@@ -97,7 +101,9 @@ def run(wanted: Wanted) -> None:
             timeout=0,
         )
     except OSError as error:
-        raise InputError(f"cannot listen on {wanted.host}:{wanted.port} ({error.strerror}): give another --port.") from error
+        raise InputError(
+            f"cannot listen on {wanted.host}:{wanted.port} ({error.strerror}): give another --port."
+        ) from error
     finally:
         app.control.refinement.close()
         app.control.place.disconnect()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+
 from rnca.errors import InputError
 from rnca.files import WRITABLE, read_image, read_mask, stem_of, suffix_of, write_image
 from rnca.geometry import Grid, check_same_grid
@@ -118,7 +119,9 @@ def open_mask(scene: Any, case: Case, path: Path) -> None:
     check_mask(array)
     present = present_labels(array)
     if not present:
-        raise InputError(f"{path.name} is empty: a repair grows from what is there, so open a mask that holds something")
+        raise InputError(
+            f"{path.name} is empty: a repair grows from what is there, so open a mask that holds something"
+        )
     if len(present) > MOST_LABELS:
         raise InputError(
             f"{path.name} holds {len(present)} values, as a network's probabilities do: save it as a label map, or use"
@@ -176,9 +179,7 @@ def ijk_to_ras(image: sitk.Image) -> NDArray[np.float64]:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ found
 
 
-def _segmentation(
-    scene: Any, case: Case, array: NDArray[Any], present: list[float]
-) -> tuple[Any, dict[str, float]]:
+def _segmentation(scene: Any, case: Case, array: NDArray[Any], present: list[float]) -> tuple[Any, dict[str, float]]:
     import slicer
 
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{case.name} mask")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from rnca.errors import InputError
 from RNCARefineLib.boxes import Box
 from RNCARefineLib.errors import RefineError
@@ -64,7 +65,8 @@ class Control:
         self.place = ServerLogic(Consent(Memory()))
         self.replay = Replay(self.refinement.show_step)
         self.samples = sample_cases()
-        self._dirty, self._pushed, self._began, self._phase = True, 0.0, 0.0, IDLE
+        self._dirty, self._pushed = True, 0.0
+        self._phase, self._first, self._stopped = IDLE, 0.0, False  # of the last tick; when the first step came
         self.state.update(shown.START | {"samples": [sample.name for sample in self.samples]})
         for signal in (self.refinement.changed, self.place.changed):
             signal.connect(self._changed)
@@ -129,7 +131,7 @@ class Control:
         self._open_paths(sample.image, sample.mask)
         self.state.sample = sample.name
         if sample.model in {model.name for model in self.place.models} or not self.place.models:
-            self.state.model = sample.model
+            self.state.model = sample.model  # kept until the models are known
 
     def _open_paths(self, image: Path | None, mask: Path | None) -> None:
         if image is not None:
@@ -138,6 +140,7 @@ class Control:
             self.state.sample = None
             if before is not None:
                 cases.close(self.scene, before)
+            self.views.show(opened.volume, opened.flat)  # before the mask: what comes first is drawn below
         if mask is not None:
             if self.case is None:
                 raise InputError("there is no image yet: open the image first, then its mask")
@@ -149,15 +152,12 @@ class Control:
             known = [item["value"] for item in self.state.segments]
             if self.state.segment not in known:
                 self.state.segment = known[0] if known else None
-        if self.case is not None:
-            self.views.show(self.case.volume, self.case.flat)
-            self._go_to_mask()
+        self._go_to_mask()
         self._changed()
 
     def _go_to_mask(self) -> None:
         """Slices through the middle of what the first segment fills."""
-        assert self.case is not None
-        for segment in self.case.values:
+        for segment in self.case.values if self.case else ():
             _, box = read_segment(self.case.segmentation, segment, self.case.volume)
             self.views.go_to(middle(box, self.case.volume))
             return
@@ -202,6 +202,7 @@ class Control:
     def refine_or_stop(self) -> None:
         """The one button."""
         if self.refinement.state == RUNNING:
+            self._stopped = True
             self.refinement.stop()
         elif self.refinement.state == IDLE:
             self._safely(self._refine)
@@ -226,7 +227,7 @@ class Control:
         chosen = self.state.segment
         segments = list(self.case.values) if chosen == shown.ALL else [chosen] if chosen else []
         self.refinement.set_show_changes(bool(self.state.show_changes))
-        self._began = time.monotonic()
+        self._first, self._stopped = 0.0, False
         self.refinement.refine(
             self.place.backend,
             self.case.volume,
@@ -240,9 +241,13 @@ class Control:
         """Play a refinement again that was over before anybody saw it."""
         phase, before = self.refinement.state, self._phase
         self._phase = phase
+        if self.refinement.last_step and not self._first:
+            self._first = time.monotonic()
+        if phase != before:
+            self._show_preview()
         if phase != REVIEW:
             self.replay.cancel()
-        elif before == RUNNING and time.monotonic() - self._began < TOO_FAST:
+        elif before == RUNNING and not self._stopped and time.monotonic() - self._first < TOO_FAST:
             self.play()
 
     def play(self) -> None:
@@ -287,7 +292,13 @@ class Control:
     def mark_changes(self) -> None:
         """Show what was added and removed in colours, or not."""
         self.refinement.set_show_changes(bool(self.state.show_changes))
+        self._show_preview()
         self.views.render()
+
+    def _show_preview(self) -> None:
+        preview = self.refinement.preview_node if self.refinement.state == REVIEW else None
+        segmentation = self.case.segmentation if self.case else None
+        self.views.show_preview(preview, segmentation, self.refinement.show_changes)
 
     def key(self, name: str) -> None:
         """A shortcut was pressed."""

@@ -83,10 +83,10 @@ def _case(control: Control) -> None:
             items=("samples",),
             placeholder=("case_name || 'Choose one'",),
             persistent_placeholder=True,
-            id="sample",
+            classes="pick-sample",
         )
-        with html.Div(classes="quiet mt-2", v_if=("case_name",)):
-            html.Span("{{ case_name }} · {{ case_size }}")
+        with html.Div(classes="fine mt-1 ml-1", v_if=("case_name",)):
+            html.Span("{{ sample ? '' : case_name + ' · ' }}{{ case_size }}")
         with v.VSelect(
             label="Segment", v_model=("segment",), items=("segments",), classes="mt-3", v_if=("segments.length",)
         ):
@@ -309,12 +309,15 @@ def _legend() -> None:
 def _message() -> None:
     with v.VSnackbar(
         v_model=("message_shown",),
-        color=("message_error ? 'error' : 'info'",),
+        classes=("message_error ? 'told wrong' : 'told'",),
         timeout=("message_error ? -1 : 4000",),
         location="bottom right",
-        multi_line=False,
-        id="message",
     ):
-        html.Span("{{ message }}")
+        v.VIcon(
+            "{{ message_error ? 'mdi-alert-circle-outline' : 'mdi-information-outline' }}",
+            size="small",
+            color=("message_error ? 'error' : 'secondary'",),
+        )
+        html.Span("{{ message }}", id="message")
         with v.Template(v_slot_actions=True):
             v.VBtn(icon="mdi-close", size="x-small", variant="text", click="message_shown = false")

@@ -85,9 +85,10 @@ def _segments(case: Case) -> list[dict[str, str]]:
 
 
 def of_place(place: ServerLogic, chosen: str | None) -> dict[str, Any]:
-    """Who refines, and the models there; `chosen` stays chosen if it is there."""
+    """Who refines, and the models there; `chosen` stays chosen if it is there, or as long as none is known."""
     models = {model.name: model for model in place.models}
-    name = chosen if chosen in models else place.default_model if place.default_model in models else None
+    fallback = place.default_model if place.default_model in models else None
+    name = chosen if chosen in models or not models else fallback
     return {
         "connected": place.connected,
         "models": [{"title": m.name, "value": m.name} for m in place.models],

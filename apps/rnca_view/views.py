@@ -9,6 +9,8 @@ from trame_slicer.core import LayoutManager, SlicerApp
 from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
+from RNCARefineLib.preview import ADDED, REMOVED, UNSURE
+
 FLAT, VOLUME = "flat", "volume"
 BACKGROUND = "#05070a"
 
@@ -41,7 +43,7 @@ class Views:
         self.layouts.register_layout(FLAT, Layout(across, [axial]))
         self.layouts.set_layout(FLAT)
         for view in self._slices + slicer_app.view_manager.get_threed_views():
-            view.render_window().AddObserver("WindowResizeEvent", lambda *_, view=view: self._fit(view))
+            view.interactor().AddObserver("WindowResizeEvent", lambda *_, view=view: self._fit(view))
 
     @property
     def _slices(self) -> list[Any]:
@@ -59,6 +61,19 @@ class Views:
         """Bring every slice view to a point in RAS."""
         for view in self._slices:
             view.get_view_node().JumpSliceByOffsetting(*point)
+
+    def show_preview(self, preview: Any, segmentation: Any, changes: bool) -> None:
+        """In 3D: the original and what was added to it, or the result alone; without a preview the original."""
+        if segmentation is not None:
+            segmentation.GetDisplayNode().SetVisibility3D(preview is None or changes)
+        if preview is not None:
+            names = [
+                preview.GetSegmentation().GetNthSegmentID(n)
+                for n in range(preview.GetSegmentation().GetNumberOfSegments())
+            ]
+            for name in names:
+                seen = name in (ADDED, UNSURE) if changes else name not in (ADDED, REMOVED, UNSURE)
+                preview.GetDisplayNode().SetSegmentVisibility3D(name, seen)
 
     def render(self) -> None:
         """Draw what changed, soon."""

@@ -489,6 +489,26 @@ def serve(
     run(studies, host, port, settings, ssl_keyfile, ssl_certfile)
 
 
+@app.command(epilog="Example: rnca view image.nii.gz mask.nii.gz")
+def view(
+    image: Annotated[Path | None, typer.Argument(help="Image; default: a sample case.", show_default=False)] = None,
+    mask: Annotated[Path | None, typer.Argument(help="Mask on its grid.", show_default=False)] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Address of a server that refines; default: this computer.", show_default=False)
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on: this computer's own.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8080,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Listen on another --host; put TLS and a login before it.")
+    ] = False,
+) -> None:
+    """Watch a repair in a browser: refine, stop, look back, accept, undo, save. Needs the extra `view`."""
+    from .view import view as run
+
+    run(image, mask, server, host, port, open_, allow_remote)
+
+
 @app.command(epilog="Example: rnca demo -o demo-output")
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the pictures and masks.")] = Path(

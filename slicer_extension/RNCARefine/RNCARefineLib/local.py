@@ -55,6 +55,12 @@ class Local:
 
         return {name: [_about(name, shipped_metadata(name))] for name in shipped()}
 
+    def default_model(self) -> str:
+        """The one that is used where none is named."""
+        from rnca import DEFAULT_MODEL
+
+        return DEFAULT_MODEL
+
     def refine(self, request: Request, control: Control) -> Iterator[Event | Noted]:
         """See `Backend`."""
         if not installed():

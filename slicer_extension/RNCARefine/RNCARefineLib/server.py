@@ -105,7 +105,7 @@ class ServerLogic:
 
         def done(found: dict[str, list[dict[str, Any]]]) -> None:
             self.backend, self.models = local, _choices(found)
-            self.default_model = self.models[0].name if self.models else ""
+            self.default_model = local.default_model()
             self.told.emit("Refining on this computer; no image leaves it.", False)
             self.changed.emit()
 
