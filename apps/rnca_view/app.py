@@ -13,6 +13,7 @@ from trame_slicer.core import SlicerApp
 from vtkmodules.vtkCommonCore import vtkLogger, vtkObject
 
 from rnca.errors import InputError
+from RNCARefineLib.parameters import LOCAL
 
 from . import access, samples
 from .control import Control
@@ -57,7 +58,7 @@ class App:
             state.update({"place": "server", "address": wanted.server})
             control.connect()
         else:
-            control.choose_place()
+            control.choose_place(LOCAL)
         if wanted.image is not None:
             control.open_files(wanted.image, wanted.mask)
         else:

@@ -7,24 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rnca.errors import InputError
-from RNCARefineLib.boxes import Box
 from RNCARefineLib.errors import RefineError
 from RNCARefineLib.logic import IDLE, REVIEW, RUNNING, RefineLogic
-from RNCARefineLib.nodes import ijk_to_ras
 from RNCARefineLib.parameters import LOCAL, Consent
 from RNCARefineLib.request import Noted
-from RNCARefineLib.segments import read_segment
 from RNCARefineLib.server import ServerLogic
 
-from . import case as cases
 from . import shown
 from .case import Case
+from .memory import CountedUndo, Memory
+from .opened import Opened
 from .replay import Replay
-from .samples import Sample, sample_cases
-from .undo import CountedUndo
 from .views import Views
 
 TICKS, PUSHES = 60, 20
@@ -34,18 +28,6 @@ TOO_FAST = 2.0
 """Seconds: a refinement that took less is played again, as nobody could watch it."""
 
 log = logging.getLogger("rnca.view")
-
-
-class Memory(dict[str, Any]):
-    """Settings for as long as the program runs."""
-
-    def value(self, key: str, default: Any = None) -> Any:
-        """What is kept under a key."""
-        return self.get(key, default)
-
-    def setValue(self, key: str, value: Any) -> None:
-        """Keep it."""
-        self[key] = value
 
 
 class Control:
@@ -59,21 +41,25 @@ class Control:
 
     def __init__(self, server: Any, scene: Any, views: Views) -> None:
         self.server, self.state, self.scene, self.views = server, server.state, scene, views
-        self.case: Case | None = None
+        self.opened = Opened(scene, views)
         self.history = CountedUndo()
         self.refinement = RefineLogic(scene, self.history)
         self.place = ServerLogic(Consent(Memory()))
         self.replay = Replay(self.refinement.show_step)
-        self.samples = sample_cases()
         self._dirty, self._pushed = True, 0.0
         self._phase, self._first, self._stopped = IDLE, 0.0, False  # of the last tick; when the first step came
-        self.state.update(shown.START | {"samples": [sample.name for sample in self.samples]})
+        self.state.update(shown.START | {"samples": [sample.name for sample in self.opened.samples]})
         for signal in (self.refinement.changed, self.place.changed):
             signal.connect(self._changed)
         self.refinement.told.connect(self.tell)
         self.refinement.noted.connect(self._noted)
         self.place.told.connect(self._told_by_place)
         self.place.login_needed.connect(self._login_needed)
+
+    @property
+    def case(self) -> Case | None:
+        """What is open."""
+        return self.opened.case
 
     # ---- the clock
 
@@ -113,54 +99,28 @@ class Control:
 
     def open_sample(self, name: str | None) -> None:
         """Open one of the cases that come with the package."""
-        sample = next((s for s in self.samples if s.name == name), None)
-        if sample is not None:
-            self._open(lambda: self._open_sample(sample))
+        self._open(lambda: self.opened.sample(name))
 
     def open_files(self, image: Path | None, mask: Path | None) -> None:
         """Open an image, a mask on the image that is open, or both."""
-        self._open(lambda: self._open_paths(image, mask))
+        self._open(lambda: self.opened.files(image, mask))
 
     def _open(self, what: Callable[[], None]) -> None:
         if self.refinement.state != IDLE:
             self.refinement.discard()
+        before = self.case.segmentation if self.case else None
         self._safely(what)
-        self._show_case()
-
-    def _open_sample(self, sample: Sample) -> None:
-        self._open_paths(sample.image, sample.mask)
-        self.state.sample = sample.name
-        if sample.model in {model.name for model in self.place.models} or not self.place.models:
-            self.state.model = sample.model  # kept until the models are known
-
-    def _open_paths(self, image: Path | None, mask: Path | None) -> None:
-        if image is not None:
-            opened = cases.open_image(self.scene, image)
-            before, self.case = self.case, opened
-            self.state.sample = None
-            if before is not None:
-                cases.close(self.scene, before)
-            self.views.show(opened.volume, opened.flat)  # before the mask: what comes first is drawn below
-        if mask is not None:
-            if self.case is None:
-                raise InputError("there is no image yet: open the image first, then its mask")
-            cases.open_mask(self.scene, self.case, mask)
-
-    def _show_case(self) -> None:
+        if self.case is None or self.case.segmentation is not before:
+            self.history.forget()
         with self.state:
-            self.state.update(shown.of_case(self.case))
+            self.state.update(shown.of_case(self.opened.case))
+            self.state.sample = self.opened.sample_name
+            if not self.place.models or self.opened.model in {model.name for model in self.place.models}:
+                self.state.model = self.opened.model or self.state.model  # kept until the models are known
             known = [item["value"] for item in self.state.segments]
             if self.state.segment not in known:
                 self.state.segment = known[0] if known else None
-        self._go_to_mask()
         self._changed()
-
-    def _go_to_mask(self) -> None:
-        """Slices through the middle of what the first segment fills."""
-        for segment in self.case.values if self.case else ():
-            _, box = read_segment(self.case.segmentation, segment, self.case.volume)
-            self.views.go_to(middle(box, self.case.volume))
-            return
 
     def saved(self) -> bytes | None:
         """A file with the mask as it is now."""
@@ -174,12 +134,19 @@ class Control:
 
     # ---- who refines
 
-    def choose_place(self) -> None:
+    def choose_place(self, place: str) -> None:
         """This computer, or a server that is to be connected to."""
-        if self.state.place == LOCAL:
+        with self.state:
+            self.state.place = place
+        if place == LOCAL:
             self.place.use_this_computer()
         else:
             self.place.disconnect()
+
+    def choose_model(self, name: str) -> None:
+        """Refine with this one."""
+        self.state.model = name
+        self.push()
 
     def connect(self) -> None:
         """Connect to the server whose address is given."""
@@ -289,9 +256,11 @@ class Control:
         self._safely(self.refinement.redo)
         self.views.render()
 
-    def mark_changes(self) -> None:
+    def mark_changes(self, shown: bool) -> None:
         """Show what was added and removed in colours, or not."""
-        self.refinement.set_show_changes(bool(self.state.show_changes))
+        with self.state:
+            self.state.show_changes = shown
+        self.refinement.set_show_changes(shown)
         self._show_preview()
         self.views.render()
 
@@ -334,10 +303,3 @@ def sentence(error: Exception) -> str:
     """An error as a sentence that begins with a capital and ends with a full stop."""
     text = str(error)
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
-
-
-def middle(box: Box, volume: Any) -> tuple[float, float, float]:
-    """The centre of a box of a volume's grid, in RAS."""
-    index = [np.floor((start + stop - 1) / 2) for start, stop in reversed(box)]
-    x, y, z = (ijk_to_ras(volume) @ [*index, 1.0])[:3]
-    return float(x), float(y), float(z)
