@@ -18,6 +18,8 @@ from viewing import GREEN, RED, Page, browser, missing, viewed
 pytest.importorskip("trame_slicer", reason="needs the extra `view`")
 
 SAMPLES = sample_folder()
+LONG = (12, 160, 160)
+"""Of a volume whose thousand steps take long enough to be stopped."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A live `rnca serve` with a model that surely repairs."""
     pytest.importorskip("monailabel", reason="needs the extra `server`")
     studies = make_studies(tmp_path_factory.mktemp("serve") / "studies", 1)
-    with running(studies, conf={"model": "filler", "most_steps": 50000}, plain=False) as server:
+    with running(studies, conf={"model": "filler"}, plain=False) as server:
         yield server
 
 
@@ -51,6 +53,16 @@ def page(tab: Page) -> Iterator[Page]:
     yield tab
     tab.page.keyboard.press("Escape")
     tab.until("s.phase === 'idle'")
+
+
+def open_long(page: Page, folder: Path) -> np.ndarray:
+    """Open a volume with a broken ring; its mask."""
+    mask = (broken(ring(LONG)) * 3).astype(np.int16)
+    page.upload("image", save(folder / "long.nii.gz", (ring(LONG) * 200 + 20).astype(np.int16)))
+    page.until("s.case_name === 'long' && !s.segments.length")
+    page.upload("mask", save(folder / "mask.nii.gz", mask))
+    page.until("s.segments.length === 1")
+    return mask
 
 
 # --- in the browser -------------------------------------------------------------------------------------------------
@@ -114,17 +126,13 @@ def test_opens_files_of_the_user_and_refuses_others_in_a_sentence(page: Page, tm
 
 
 def test_refines_on_a_server_stops_looks_back_accepts_undoes(page: Page, server: Server, tmp_path: Path) -> None:
-    given = load(server.studies / "labels" / "original" / "ring0.nii.gz")
-    page.upload("image", server.studies / "ring0.nii.gz")
-    page.until("s.case_name === 'ring0'")
-    page.upload("mask", server.studies / "labels" / "original" / "ring0.nii.gz")
-    page.until("s.case_name === 'ring0' && s.segments.length === 1")
+    given = open_long(page, tmp_path)
     page.connect(server.url)
     page.choose_model("filler")
 
-    page.page.fill("#steps", "50000")  # long enough to be stopped
+    page.page.fill("#steps", "1000")  # long enough to be stopped
     page.page.click("#refine")
-    page.until("s.phase === 'running' && s.step > 0 && s.steps_of === 50000")
+    page.until("s.phase === 'running' && s.step > 0 && s.steps_of === 1000")
     step = page.state("step")
     page.until(f"s.step > {step} || s.phase === 'review'")
     assert page.page.inner_text("#refine").startswith("Stop")
@@ -132,7 +140,7 @@ def test_refines_on_a_server_stops_looks_back_accepts_undoes(page: Page, server:
     assert page.coloured(GREEN) > 300
     page.page.click("#refine")
     page.page.wait_for_selector("#accept")
-    assert 0 < page.state("last_step") < 50000
+    assert 0 < page.state("last_step") < 1000
     assert page.state("added") > 0 and page.state("removed") > 0
 
     page.page.locator("#scrub, .v-slider").last.focus()
@@ -146,7 +154,7 @@ def test_refines_on_a_server_stops_looks_back_accepts_undoes(page: Page, server:
     page.page.click("#accept")
     page.until("s.phase === 'idle' && s.can_undo")
     refined = load(page.saved(tmp_path))
-    assert np.array_equal(refined != 0, ring(SHAPE))
+    assert np.array_equal(refined != 0, ring(LONG))
     page.page.keyboard.press("Control+z")
     page.until("!s.can_undo && s.can_redo")
     undone = load(page.saved(tmp_path))
@@ -158,19 +166,15 @@ def test_refines_on_a_server_stops_looks_back_accepts_undoes(page: Page, server:
 
 
 def test_tells_when_the_server_goes_away_and_keeps_the_segment(page: Page, server: Server, tmp_path: Path) -> None:
-    page.upload("image", server.studies / "ring0.nii.gz")
-    page.until("s.case_name === 'ring0'")
-    page.upload("mask", server.studies / "labels" / "original" / "ring0.nii.gz")
-    page.until("s.case_name === 'ring0' && s.segments.length === 1")
+    given = open_long(page, tmp_path)
     page.connect(server.url)
     page.choose_model("filler")
-    page.page.fill("#steps", "50000")
+    page.page.fill("#steps", "1000")
     page.page.click("#refine")
     page.until("s.phase === 'running' && s.step > 0")
     server.process.kill()
     page.until("s.phase === 'idle' && s.message_error && s.message_shown")
     assert page.page.is_visible("#message") and page.page.inner_text("#refine").startswith("Refine")
-    given = load(server.studies / "labels" / "original" / "ring0.nii.gz")
     assert np.array_equal(load(page.saved(tmp_path)), given)
     page.connect(server.url)
     page.until("!s.connecting && s.message.includes('no connection')")

@@ -55,8 +55,8 @@ class App:
         """Connect, and open what is wanted, or a sample."""
         state, control = self.server.state, self.control
         if wanted.server:
-            state.update({"place": "server", "address": wanted.server})
-            control.connect()
+            state.place = "server"
+            control.connect(wanted.server)
         else:
             control.choose_place(LOCAL)
         if wanted.image is not None:

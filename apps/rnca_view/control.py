@@ -148,12 +148,12 @@ class Control:
         self.state.model = name
         self.push()
 
-    def connect(self) -> None:
-        """Connect to the server whose address is given."""
+    def connect(self, address: str, token: str = "", user: str = "", password: str = "") -> None:
+        """Connect to a server, with a login if it asks for one."""
         with self.state:
-            login = (self.state.login_token, self.state.login_user, self.state.login_password)
-            self.state.update({"connecting": True, "ask_login": "", "login_password": "", "login_token": ""})
-        self.place.connect(str(self.state.address or ""), *map(str, login))
+            self.state.update({"address": address, "connecting": True, "ask_login": ""})
+            self.state.update({"login_password": "", "login_token": ""})
+        self.place.connect(address or "", token or "", user or "", password or "")
 
     def _login_needed(self, text: str) -> None:
         with self.state:
@@ -166,12 +166,18 @@ class Control:
 
     # ---- refine
 
-    def refine_or_stop(self) -> None:
-        """The one button."""
+    def refine_or_stop(self, segment: str | None, steps: Any) -> None:
+        """The one button.
+
+        Args:
+            segment: an id, or `shown.ALL`.
+            steps: as typed; nothing is the model's own.
+        """
         if self.refinement.state == RUNNING:
             self._stopped = True
             self.refinement.stop()
         elif self.refinement.state == IDLE:
+            self.state.update({"segment": segment, "steps": steps})
             self._safely(self._refine)
 
     def send_allowed(self, yes: bool) -> None:
@@ -270,8 +276,8 @@ class Control:
         self.views.show_preview(preview, segmentation, self.refinement.show_changes)
 
     def key(self, name: str) -> None:
-        """A shortcut was pressed."""
-        {"r": self.refine_or_stop, "a": self.accept, "escape": self.discard, "z": self.undo, "y": self.redo}[name]()
+        """A shortcut was pressed that is not a button's."""
+        {"escape": self.discard, "z": self.undo, "y": self.redo}[name]()
 
     # ---- telling
 

@@ -37,6 +37,9 @@ THEME = {
     },
 }
 
+CONNECT = "[address, login_token, login_user, login_password]"
+"""Sent with the click: what was typed last may come to the server's state after it."""
+
 LOGO = (
     '<svg width="34" height="34" viewBox="0 0 34 34" fill="none"><rect width="34" height="34" rx="9" fill="#14202e"/>'
     '<path d="M17 7a10 10 0 1 1-8.7 5.1" stroke="#4d9fff" stroke-width="3.6" stroke-linecap="round"/>'
@@ -128,10 +131,10 @@ def _place(control: Control) -> None:
             v.VBtn("This computer", value="local", classes="flex-grow-1", id="place-local")
             v.VBtn("A server", value="server", classes="flex-grow-1", id="place-server")
         with html.Div(classes="row mt-3", v_if=("place === 'server'",)):
-            v.VTextField(label="Address", v_model=("address",), id="address", keydown_enter=control.connect)
+            v.VTextField(label="Address", v_model=("address",), id="address", keydown_enter=(control.connect, CONNECT))
             v.VBtn(
                 "{{ connected ? 'Again' : 'Connect' }}",
-                click=control.connect,
+                click=(control.connect, CONNECT),
                 loading=("connecting",),
                 variant="tonal",
                 height=40,
@@ -150,7 +153,7 @@ def _login(control: Control) -> None:
                 label="Password", type="password", v_model=("login_password",), autocomplete="current-password"
             )
         v.VTextField(label="or a token", type="password", v_model=("login_token",), classes="mt-2")
-        v.VBtn("Log in", click=control.connect, variant="tonal", color="primary", block=True, classes="mt-3")
+        v.VBtn("Log in", click=(control.connect, CONNECT), variant="tonal", color="primary", block=True, classes="mt-3")
 
 
 def _consent(control: Control) -> None:

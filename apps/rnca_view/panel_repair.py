@@ -49,7 +49,7 @@ def repair_section(control: Control) -> None:
             classes="refine mt-2",
             color=("phase === 'running' ? 'error' : 'primary'",),
             disabled=("phase === 'review' || !connected || !segments.length",),
-            click=control.refine_or_stop,
+            click=(control.refine_or_stop, "[segment, steps]"),
             id="refine",
             v_if=("phase !== 'review'",),
         ):

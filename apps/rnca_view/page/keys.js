@@ -9,11 +9,13 @@ window.addEventListener(
     let name = null;
     if (control && pressed === "z") name = event.shiftKey ? "y" : "z";
     else if (control && pressed === "y") name = "y";
-    else if (!control && ["r", "a", "escape"].includes(pressed)) name = pressed;
-    if (name === null) return;
+    else if (!control && pressed === "escape") name = "escape";
+    const button = control ? null : document.getElementById({ r: "refine", a: "accept" }[pressed]);
+    if (name === null && button === null) return;
     event.preventDefault();
     event.stopImmediatePropagation(); // the views have shortcuts of their own
-    window.trame.trigger("shortcut", [name]);
+    if (button) button.click();
+    else window.trame.trigger("shortcut", [name]);
   },
   true,
 );
