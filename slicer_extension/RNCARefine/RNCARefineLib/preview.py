@@ -79,12 +79,14 @@ class Preview:
         if changes:
             self._merge(ADDED, added)
             self._merge(REMOVED, removed)
+        self._redraw()
 
     def show_unsure(self, unsure: NDArray[np.bool_] | None, box: Box) -> None:
         """Mark the voxels that the model is unsure of; None takes the marks away."""
         self._show(UNSURE, unsure is not None)
         if unsure is not None:
             self._write(UNSURE, unsure, box)
+            self._redraw()
 
     def _merge(self, name: str, parts: list[tuple[NDArray[np.bool_], Box]]) -> None:
         if not parts:
@@ -101,6 +103,10 @@ class Preview:
         labelmap = self.node.GetSegmentation().GetSegment(segment).GetRepresentation(nodes.LABELMAP)
         labelmap.ShallowCopy(nodes.oriented(mask, box, self._matrix))
         labelmap.Modified()
+
+    def _redraw(self) -> None:
+        """Slice views look at the voxels again only when the display node says so."""
+        self.node.GetDisplayNode().Modified()
 
     def show_surface(self) -> None:
         """Show the result in 3D views, as the original is shown there."""
