@@ -143,7 +143,7 @@ def test_refines_on_a_server_stops_looks_back_accepts_undoes(page: Page, server:
     assert 0 < page.state("last_step") < 1000
     assert page.state("added") > 0 and page.state("removed") > 0
 
-    page.page.locator("#scrub, .v-slider").last.focus()
+    page.page.locator("#result .v-slider-thumb").focus()
     page.page.keyboard.press("Home")
     page.until("s.step === 0 && s.added === 0")
     page.page.wait_for_timeout(500)
