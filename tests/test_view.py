@@ -90,17 +90,14 @@ def test_refines_on_this_computer_and_saves_what_the_package_gives(page: Page, t
 def test_shows_a_volume_in_four_views_and_what_is_added_in_green(page: Page) -> None:
     page.open_sample("ring-stack")
     page.page.wait_for_function("document.querySelectorAll('.views img[src^=blob]').length === 4")
-    page.page.wait_for_timeout(500)
-    before = page.coloured(GREEN)
+    assert page.shows(GREEN, 0)
     page.page.keyboard.press("r")
     page.page.wait_for_selector("#accept")
     page.until("!s.playing")
-    page.page.wait_for_timeout(500)
-    assert page.coloured(GREEN) > before + 500
+    assert page.shows(GREEN, 500)
     page.page.keyboard.press("Escape")
     page.until("s.phase === 'idle' && !s.can_undo")
-    page.page.wait_for_timeout(500)
-    assert page.coloured(GREEN) == before
+    assert page.shows(GREEN, 0)
 
 
 def test_opens_files_of_the_user_and_refuses_others_in_a_sentence(page: Page, tmp_path: Path) -> None:
@@ -136,8 +133,7 @@ def test_refines_on_a_server_stops_looks_back_accepts_undoes(page: Page, server:
     step = page.state("step")
     page.until(f"s.step > {step} || s.phase === 'review'")
     assert page.page.inner_text("#refine").startswith("Stop")
-    page.page.wait_for_timeout(500)
-    assert page.coloured(GREEN) > 20
+    assert page.shows(GREEN, 20)
     page.page.click("#refine")
     page.page.wait_for_selector("#accept")
     assert 0 < page.state("last_step") < 1000
@@ -146,8 +142,7 @@ def test_refines_on_a_server_stops_looks_back_accepts_undoes(page: Page, server:
     page.page.locator("#result .v-slider-thumb").focus()
     page.page.keyboard.press("Home")
     page.until("s.step === 0 && s.added === 0")
-    page.page.wait_for_timeout(500)
-    assert page.coloured(GREEN) == 0 == page.coloured(RED)
+    assert page.shows(GREEN, 0) and page.shows(RED, 0)
     page.page.keyboard.press("End")
     page.until("s.step === s.last_step && s.added > 0")
 

@@ -167,3 +167,13 @@ class Page:
         red, green, blue = (self.picture()[:700].astype(int)[..., n] for n in range(3))
         first, other = (green, red) if colour == GREEN else (red, green)
         return int(np.count_nonzero((first > other + 40) & (first > blue + 25)))
+
+    def shows(self, colour: str, least: int = 1) -> bool:
+        """Whether the views come to show as many pixels of a colour; `least` 0 is: none at all."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            found = self.coloured(colour)
+            if found >= least if least else not found:
+                return True
+            self.page.wait_for_timeout(100)
+        return False

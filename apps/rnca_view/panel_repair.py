@@ -64,7 +64,7 @@ def _result(control: Control) -> None:
     with html.Div(classes="row", v_if=("phase === 'review'",)):
         with v.VBtn(color="success", classes="refine flex-grow-1 mt-2", click=control.accept, id="accept"):
             html.Span("{{ playing || step === last_step ? 'Accept' : 'Accept step ' + step }}")
-            html.Span("A", classes="key")
+            html.Span("A", classes="key", v_if=("playing || step === last_step",))
         with v.VBtn(variant="tonal", classes="refine flex-grow-1 mt-2", click=control.discard, id="discard"):
             html.Span("Discard")
             html.Span("Esc", classes="key")
