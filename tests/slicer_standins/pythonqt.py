@@ -1,5 +1,6 @@
 """The modules `qt` and `ctk` as scripts in Slicer see them, over PySide6: properties are attributes."""
 
+import ctypes
 import os
 import sys
 from types import ModuleType
@@ -8,6 +9,12 @@ from typing import Any, ClassVar
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
+
+if sys.version_info < (3, 12):
+    # PySide6 6.12 takes a reference from None, True and False with each call that returns them, as if they were
+    # immortal as in Python 3.12: give them more than any test takes, or Python ends with an error.
+    for _single in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(_single)).value += 1 << 40
 
 _PARTS = (QtCore, QtGui, QtWidgets)
 VIRTUAL = ("sizeHint", "minimumSizeHint")  # C++ calls them: as attributes they would call themselves

@@ -85,11 +85,13 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._scene: Any = None
         self._ids: list[str] = []
         self._last: Any = None
+        self.setProperty("nodeTypes", [])  # PySide6 6.12 loses a reference to None with each property that is not there
+        self.setProperty("noneEnabled", False)
         self._box = QtWidgets.QComboBox(self)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
-        self._box.setSizePolicy(QtWidgets.QSizePolicy.Ignored, QtWidgets.QSizePolicy.Fixed)
+        self._box.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
         self._box.currentIndexChanged.connect(lambda *_: self._tell())
 
     def setMRMLScene(self, scene: Any) -> None:
@@ -117,7 +119,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
         return node
 
     def _kinds(self) -> list[str]:
-        return list(self.property("nodeTypes") or [])
+        return list(self.property("nodeTypes"))
 
     def _fill(self) -> None:
         index = QtCore.QObject.property(self._box, "currentIndex")

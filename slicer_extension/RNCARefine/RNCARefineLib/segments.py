@@ -42,9 +42,12 @@ def read_segment(segmentation: Any, segment: str, volume: Any) -> tuple[Mask, Bo
     """
     labelmap, value = labelmap_of(segmentation, segment)
     name = segmentation.GetSegmentation().GetSegment(segment).GetName()
+    empty = RefineError(f"The segment {name} is empty: there is nothing that a repair could grow from.")
     if labelmap is None or labelmap.IsEmpty() or not labelmap.GetNumberOfPoints():
-        raise RefineError(f"The segment {name} is empty: there is nothing that a repair could grow from.")
+        raise empty
     shape = nodes.image_of(volume).shape
+    if not (nodes.voxels_of(labelmap) == value).any():  # of a labelmap that others fill
+        raise empty
     mask, box = _on_grid(labelmap, value, segmentation, volume, shape)
     inside = overlap(box, whole(shape))
     part = None if inside is None else mask[slices(inside, box)]

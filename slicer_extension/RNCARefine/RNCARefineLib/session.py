@@ -50,6 +50,7 @@ class Session:
         self.changed, self.told = Signal(), Signal()
         self.closed = False
         self._waiting: Callable[[], None] | None = None  # what to do as soon as there is a connection
+        self._known: Any = None  # the client of the last connection
         self._asked = 0.0
         for part in (self.server, self.logic):
             part.changed.connect(self._on_changed)
@@ -215,6 +216,10 @@ class Session:
     # ---- inside
 
     def _on_changed(self) -> None:
+        client = self.server.client
+        if client is not None and client is not self._known:
+            self.server.refresh_training()  # one may be under way, begun by somebody else
+        self._known = client
         if self._waiting is not None and self.server.connected:
             begin, self._waiting = self._waiting, None
             begin()
