@@ -520,6 +520,7 @@ def test_training_is_watched_ends_with_the_gate_in_words_and_versions_roll_back(
     until(lambda: bench.ui.trainButton.text == "Stop training" and bench.ui.trainButton.enabled)
     bench.ui.trainButton.click()
     until(lambda: "was stopped" in bench.ui.gateLabel.text)
+    bench.settle()
     assert bench.ui.trainButton.text == "Train"
 
     tiny = {"iterations": 20, "patch": 16, "batch": 2}
