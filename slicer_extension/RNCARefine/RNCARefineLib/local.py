@@ -4,14 +4,17 @@ The package brings torch, so it is installed only when the user asks for it, and
 """
 
 import importlib
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .boxes import Box, around, on_box, slices, text, union
+from .boxes import Box, around, on_box, slices, text, union, whole
 from .errors import RefineError
 from .events import Event, Finished, Started, Stepped
 from .request import Control, Image, Noted, Request
@@ -29,10 +32,20 @@ def installed() -> bool:
 
 
 def install() -> None:
-    """Install the package into Slicer's Python; minutes. Call it only after the user has said yes."""
+    """Install the package into Slicer's Python; minutes, in any thread. Call it only after the user has said yes.
+
+    Raises:
+        RefineError: it did not work, with pip's last line.
+    """
     import slicer
 
-    slicer.util.pip_install(PACKAGE)
+    # Not slicer.util.pip_install, which writes to Slicer's console as it goes: only the main thread may do that.
+    python = shutil.which("PythonSlicer") or sys.executable
+    process = slicer.util.launchConsoleProcess([python, "-m", "pip", "install", PACKAGE], useStartupEnvironment=False)
+    said, _ = process.communicate()
+    if process.returncode:
+        last = (said or "").strip().rpartition("\n")[2]
+        raise RefineError(f"{PACKAGE} was not installed: {last or 'pip gave no reason'}")
     importlib.invalidate_caches()
 
 
@@ -85,6 +98,19 @@ class Local:
             yield from _events(request, control, model, steps, started)
         except rnca.InputError as error:
             raise RefineError(str(error)[:1].upper() + str(error)[1:]) from error
+
+    def confidence(self, request: Request) -> tuple[NDArray[np.uint8], Box]:
+        """How often stochastic rollouts agree with the refinement about a voxel, 0 to 255, in a box."""
+        import rnca
+        from rnca.rollout import confidence
+
+        image, mask = request.image, itk_image(request.whole_mask(), request.image)
+        model, roi = self._model(request.model), None if request.roi is None else text(request.roi)
+        try:
+            found = confidence(itk_image(image.voxels, image), mask, model, request.steps, label=1, roi=roi)
+        except rnca.InputError as error:
+            raise RefineError(str(error)[:1].upper() + str(error)[1:]) from error
+        return np.rint(found * 255).astype(np.uint8), whole(image.shape)
 
     def _model(self, name: str) -> Any:
         import rnca

@@ -17,7 +17,7 @@ from .boxes import Box
 from .editable import editable_area
 from .errors import RefineError
 from .preview import Preview
-from .request import Backend, Request
+from .request import Backend, Request, Within
 from .runs import Figures, Refinement, Run
 from .segments import read_segment, write_changes
 from .signals import Signal
@@ -159,6 +159,7 @@ class RefineLogic:
         model: str = "",
         steps: int | None = None,
         roi: Box | None = None,
+        within: Within | None = None,
         settings: Any = None,
     ) -> None:
         """Begin; returns as soon as the masks are read.
@@ -168,6 +169,7 @@ class RefineLogic:
             volume, segmentation: nodes; `segments` are ids of segments in it, refined in this order.
             model: NAME or NAME@VERSION; '' is the default. `steps` None is the model's own.
             roi: box of the volume's grid outside of which nothing changes.
+            within: mask, and its box, that restricts what is shown and accepted.
             settings: the Segment Editor's parameter node, whose editable area `accept` honours.
 
         Raises:
@@ -182,7 +184,7 @@ class RefineLogic:
         for segment in segments:
             mask, box = read_segment(segmentation, segment, volume)
             name = segmentation.GetSegmentation().GetSegment(segment).GetName()
-            requests.append(Request(image, mask, box, model, steps, roi, name))
+            requests.append(Request(image, mask, box, model, steps, roi, name, within))
         colours = [segmentation.GetSegmentation().GetSegment(s).GetColor() for s in segments]
         self._volume, self._segmentation, self._segments = volume, segmentation, list(segments)
         self._settings, self._shown, self._review = settings, None, False

@@ -31,6 +31,7 @@ class Preview:
         self.node = slicer.vtkMRMLSegmentationNode()
         self.node.SetName(NODE_NAME)
         self.node.SetSaveWithScene(False)
+        self.node.SetHideFromEditors(True)  # not among the segmentations that can be chosen
         scene.AddNode(self.node)
         self.node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         self.node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())

@@ -1,11 +1,16 @@
 """Refinement by a server: the image goes up once, each mask with its own request."""
 
+import base64
 import threading
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from .boxes import text
+import numpy as np
+from numpy.typing import NDArray
+
+from .boxes import Box, size, text
 from .client import Client, is_local
 from .errors import RefineError, Unreachable
 from .events import Event, Finished, Reader, Started, malformed
@@ -52,6 +57,23 @@ class Remote:
         control.when_abandoned(stream.cut)
         yield from self._read(stream.lines(), control)
 
+    def confidence(self, request: Request) -> tuple[NDArray[np.uint8], Box]:
+        """How often stochastic rollouts call a voxel foreground, 0 to 255, in a box; see the server's API."""
+        mask, control = encode(request.whole_mask(), request.image.ijk_to_ras), Control()
+        for again in (False, True):
+            for _ in self._upload(request.image, control):
+                pass
+            try:
+                session = self._sessions[request.image.key]
+                return read_confidence(self.client.confidence(mask, parameters(request), session_id=session))
+            except RefineError as error:
+                if getattr(error, "status", 0) != 404:
+                    raise
+                if again:
+                    raise RefineError("This server does not tell how sure its models are: update it.") from error
+                self._sessions.pop(request.image.key, None)
+        raise AssertionError
+
     def _read(self, lines: Iterator[bytes], control: Control) -> Iterator[Event]:
         reader, ended = Reader(), False
         for line in lines:
@@ -92,6 +114,16 @@ class Remote:
             raise found[0]
         with self._lock:
             self._sessions[image.key] = found[0]
+
+
+def read_confidence(said: dict[str, Any]) -> tuple[NDArray[np.uint8], Box]:
+    """The answer of POST /rnca/confidence."""
+    try:
+        box = tuple((int(start), int(stop)) for start, stop in said["bbox"])
+        raw = zlib.decompress(base64.b64decode(said["confidence"], validate=True))
+        return np.frombuffer(raw, np.uint8).reshape(size(box)), box
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise RefineError(malformed("a confidence that cannot be read")) from error
 
 
 def parameters(request: Request) -> dict[str, Any]:

@@ -34,9 +34,16 @@ class Image:
         return tuple(self.voxels.shape[:3])
 
 
+Within = tuple[NDArray[np.bool_], Box]
+"""A mask and the box of the image's grid that it fills."""
+
+
 @dataclass(frozen=True)
 class Request:
-    """One segment to refine. `mask` (bool) fills `box` of the image's grid; all around it is background."""
+    """One segment to refine. `mask` (bool) fills `box` of the image's grid; all around it is background.
+
+    Nothing changes outside of the box `roi`; and of what changes in it, only what lies in `within` is used.
+    """
 
     image: Image
     mask: NDArray[np.bool_]
@@ -45,6 +52,7 @@ class Request:
     steps: int | None = None  # None is the model's own
     roi: Box | None = None
     label: str = "segment"  # for messages and records
+    within: Within | None = None
 
     def whole_mask(self) -> NDArray[np.uint8]:
         """0 and 1 on the image's whole grid."""

@@ -65,6 +65,8 @@ class Run:
         common = overlap(box, self.history.box) if self.history else None
         if self.history is not None and common is not None:
             found[slices(common, box)] = self.history.at(step, common)
+        if self.request.within is not None:
+            found = np.where(on_box(*self.request.within, box), found, self.before(box))
         return found
 
     def count(self, step: int) -> Figures:

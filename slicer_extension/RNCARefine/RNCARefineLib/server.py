@@ -3,11 +3,15 @@
 Each method returns at once; the outcome comes through a signal in the main thread, by `tick`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
+import numpy as np
+
 from . import cases, nodes
+from .boxes import on_box, union
 from .client import Client, is_local
 from .errors import LoginNeeded, RefineError
 from .local import Local
@@ -15,11 +19,13 @@ from .logic import Kept
 from .nrrd import encode
 from .parameters import Consent
 from .remote import Remote
-from .request import Backend
+from .request import Backend, Request, Within
 from .signals import Signal
 from .tasks import Tasks
 
 RESEARCH = "For research use, not a medical device."
+UNSURE = 64, 191
+"""Of 255 rollouts: a voxel that so many call foreground, first and last included, is one that a model is unsure of."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,21 @@ class ServerLogic:
             self.refresh_models()
 
         self._ask(lambda client: client.activate(name, version), done)
+
+    # ---- how sure a model is
+
+    def unsure(self, requests: Sequence[Request], then: Callable[[Within], None]) -> None:
+        """Where stochastic rollouts of these requests do not agree: `then` gets (mask, box) of all of them."""
+        backend = self.backend
+        if backend is None or not requests:
+            return
+
+        def work() -> Within:
+            found = [backend.confidence(request) for request in requests]  # type: ignore[attr-defined]
+            box = reduce(union, (place for _, place in found))
+            return reduce(np.logical_or, (on_box((c >= UNSURE[0]) & (c <= UNSURE[1]), b, box) for c, b in found)), box
+
+        self.tasks.run(work, then, self._refused)
 
     # ---- corrections
 
