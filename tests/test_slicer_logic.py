@@ -478,11 +478,14 @@ def test_correction_is_sealed_with_before_and_refined(server: Server) -> None:
     text, error = office.said[-1]
     assert not error and "is saved" in text
     image = desk.volume.GetAttribute("rNCA.image")
-    records = [
-        (p, json.loads((p / "record.json").read_text())) for p in (server.state / "runs" / "corrections").iterdir()
-    ]
-    (place,) = [p for p, record in records if record["image"] == image]
-    record = json.loads((place / "record.json").read_text(encoding="utf-8"))
+
+    def sealed() -> list[tuple[Path, dict[str, Any]]]:
+        found = (server.state / "runs" / "corrections").glob("*/record.json")
+        records = [(path.parent, json.loads(path.read_text(encoding="utf-8"))) for path in found]
+        return [(place, record) for place, record in records if record["image"] == image]
+
+    tick_until(office.logic.tick, lambda: bool(sealed()))
+    ((place, record),) = sealed()
     assert set(record["masks"]) == {"before", "refined", "final"} and record["accepted"] is True
     import SimpleITK as sitk
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes import Box, size, text
+from .boxes import Box, overlap, size, text, whole
 from .client import Client, is_local
 from .errors import RefineError, Unreachable
 from .events import Event, Finished, Reader, Started, malformed
@@ -58,14 +58,15 @@ class Remote:
         yield from self._read(stream.lines(), control)
 
     def confidence(self, request: Request) -> tuple[NDArray[np.uint8], Box]:
-        """How often stochastic rollouts call a voxel foreground, 0 to 255, in a box; see the server's API."""
+        """How often stochastic rollouts agree with the refinement about a voxel, 0 to 255, in a box."""
         mask, control = encode(request.whole_mask(), request.image.ijk_to_ras), Control()
         for again in (False, True):
             for _ in self._upload(request.image, control):
                 pass
             try:
                 session = self._sessions[request.image.key]
-                return read_confidence(self.client.confidence(mask, parameters(request), session_id=session))
+                said = self.client.confidence(mask, parameters(request), session_id=session)
+                return read_confidence(said, request.image.shape)
             except RefineError as error:
                 if getattr(error, "status", 0) != 404:
                     raise
@@ -116,10 +117,15 @@ class Remote:
             self._sessions[image.key] = found[0]
 
 
-def read_confidence(said: dict[str, Any]) -> tuple[NDArray[np.uint8], Box]:
-    """The answer of POST /rnca/confidence."""
+def read_confidence(said: dict[str, Any], shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], Box]:
+    """The answer of POST /rnca/confidence for an image of this shape."""
     try:
+        if said["bbox"] is None:  # all rollouts agree everywhere
+            corner = tuple((0, 1) for _ in shape)
+            return np.full(size(corner), 255, np.uint8), corner
         box = tuple((int(start), int(stop)) for start, stop in said["bbox"])
+        if overlap(box, whole(shape)) != box:
+            raise ValueError
         raw = zlib.decompress(base64.b64decode(said["confidence"], validate=True))
         return np.frombuffer(raw, np.uint8).reshape(size(box)), box
     except (KeyError, TypeError, ValueError, zlib.error) as error:

@@ -46,14 +46,12 @@ def read_segment(segmentation: Any, segment: str, volume: Any) -> tuple[Mask, Bo
     if labelmap is None or labelmap.IsEmpty() or not labelmap.GetNumberOfPoints():
         raise empty
     shape = nodes.image_of(volume).shape
-    if not (nodes.voxels_of(labelmap) == value).any():  # of a labelmap that others fill
-        raise empty
     mask, box = _on_grid(labelmap, value, segmentation, volume, shape)
     inside = overlap(box, whole(shape))
     part = None if inside is None else mask[slices(inside, box)]
     tight = None if part is None else around(part)
     if inside is None or part is None or tight is None:
-        if not np.any(nodes.voxels_of(labelmap) == value):
+        if not np.any(nodes.voxels_of(labelmap) == value):  # of a labelmap that others fill
             raise empty
         raise RefineError(
             f"The segment {name} has no voxel inside of the source volume: choose the volume it belongs to."

@@ -24,8 +24,8 @@ from .signals import Signal
 from .tasks import Tasks
 
 RESEARCH = "For research use, not a medical device."
-UNSURE = 64, 191
-"""Of 255 rollouts: a voxel that so many call foreground, first and last included, is one that a model is unsure of."""
+SURE = 191
+"""Of 255: a voxel about which fewer rollouts agree with the repair (under three quarters) is an unsure one."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class ServerLogic:
         def work() -> Within:
             found = [backend.confidence(request) for request in requests]  # type: ignore[attr-defined]
             box = reduce(union, (place for _, place in found))
-            return reduce(np.logical_or, (on_box((c >= UNSURE[0]) & (c <= UNSURE[1]), b, box) for c, b in found)), box
+            return reduce(np.logical_or, (on_box(share < SURE, place, box) for share, place in found)), box
 
         self.tasks.run(work, then, self._refused)
 
