@@ -245,7 +245,9 @@ def test_parameters_go_to_the_editors_node_and_back(bench: Bench) -> None:
     bench.effect.updateGUIFromMRML()
     assert bench.panel.radius_box.value == 5.0
     assert "not a medical device" in bench.effect.helpText()
-    assert all(w.toolTip for w in bench.scripted.widgets if w is not bench.panel.message)
+    panel = bench.panel
+    assert all(w.toolTip for w in (panel.brush_box, panel.radius_box, panel.at_once_box, panel.progress_bar))
+    assert all(w.toolTip for w in (panel.refine_button, panel.apply_button, panel.cancel_button))
 
 
 @pytest.mark.parametrize("flat", [True, False])

@@ -1,7 +1,6 @@
 """The module's panel, clicked: the real window file and MRML scene, against a live server with a model that repairs."""
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -583,12 +582,12 @@ def test_install_says_what_it_brings_and_a_no_installs_nothing(empty: Bench, mon
     assert not empty.panel.session.server.tasks.busy
 
 
-def test_module_opens_shows_its_sample_and_closes(empty: Bench) -> None:
+def test_module_opens_shows_its_sample_and_closes(empty: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     import slicer
 
     from slicer_standins.application import MODULE
 
-    sys.path.insert(0, str(MODULE))
+    monkeypatch.syspath_prepend(str(MODULE))
     import RNCARefine as module
     from RNCARefineLib import samples
 
@@ -610,3 +609,16 @@ def test_module_opens_shows_its_sample_and_closes(empty: Bench) -> None:
     before = names_of(slicer.mrmlScene)
     widget.cleanup()
     assert names_of(slicer.mrmlScene) == before
+
+
+def test_what_slicer_runs_as_the_modules_test_passes_here_too(
+    empty: Bench, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from slicer_standins.application import MODULE
+
+    monkeypatch.syspath_prepend(str(MODULE))
+    monkeypatch.setenv("RNCA_TEST_SERVER", server.url)
+    import RNCARefine as module
+
+    server.idle()
+    module.RNCARefineTest().runTest()

@@ -17,7 +17,11 @@ if sys.version_info < (3, 12):
         ctypes.c_ssize_t.from_address(id(_single)).value += 1 << 40
 
 _PARTS = (QtCore, QtGui, QtWidgets)
-VIRTUAL = ("sizeHint", "minimumSizeHint")  # C++ calls them: as attributes they would call themselves
+VIRTUAL = (
+    "QWidget.sizeHint",
+    "QWidget.minimumSizeHint",
+    "QProgressBar.text",
+)  # C++ calls them: as attributes they would call themselves
 
 
 def install() -> QtWidgets.QApplication:
@@ -60,8 +64,9 @@ def _properties_as_attributes() -> None:
                 continue
             meta = kind.staticMetaObject
             for number in range(meta.propertyOffset(), meta.propertyCount()):
-                if meta.property(number).name() not in VIRTUAL:
-                    _set_property(kind, meta.property(number).name())
+                name = meta.property(number).name()
+                if f"{kind.__name__}.{name}" not in VIRTUAL:
+                    _set_property(kind, name)
     _set_property(QtCore.QObject, "objectName")
     _set_property(QtCore.QObject, "objectName", "name")
 

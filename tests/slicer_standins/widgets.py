@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import shiboken6
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -122,6 +123,8 @@ class qMRMLNodeComboBox(qMRMLWidget):
         return list(self.property("nodeTypes"))
 
     def _fill(self) -> None:
+        if not shiboken6.isValid(self._box):
+            return  # the widget is gone and the scene still tells
         index = QtCore.QObject.property(self._box, "currentIndex")
         chosen = self._ids[index] if 0 <= index < len(self._ids) else ""
         nodes = []

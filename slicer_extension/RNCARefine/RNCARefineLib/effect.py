@@ -51,6 +51,15 @@ class EditorStates:
         return False
 
 
+def token_of_module() -> str:
+    """Of the login in the module rNCA Refine, where that is open; '' without one."""
+    import slicer
+
+    panel = getattr(getattr(slicer.modules, "RNCARefineWidget", None), "panel", None)
+    client = panel.session.server.client if panel is not None else None
+    return str(client.token) if client is not None else ""
+
+
 class EffectPanel:
     """The effect's options.
 
@@ -93,9 +102,13 @@ class EffectPanel:
         self.message = qt.QLabel()
         self.message.setWordWrap(True)
         self.message.setTextFormat(qt.Qt.PlainText)
-        for widget in (self.brush_box, self.at_once_box, self.refine_button, self.apply_button, self.cancel_button):
-            self._effect.addOptionsWidget(widget)
+        buttons = qt.QHBoxLayout()
+        for button in (self.refine_button, self.apply_button, self.cancel_button):
+            buttons.addWidget(button)
+        self._effect.addOptionsWidget(self.brush_box)
         self._effect.addLabeledOptionsWidget(_("Radius:"), self.radius_box)
+        self._effect.addOptionsWidget(self.at_once_box)
+        self._effect.addOptionsWidget(buttons)
         self._effect.addOptionsWidget(self.progress_bar)
         self._effect.addOptionsWidget(self.message)
         self.brush_box.toggled.connect(self.write_parameters)
@@ -115,6 +128,8 @@ class EffectPanel:
             self.session.changed.connect(self.update)
             self.session.told.connect(self.tell)
             self.session.logic.noted.connect(self._on_noted)
+            self.session.token = token_of_module
+        self.session.reload()
         self.tell("", False)
         self.update()
 

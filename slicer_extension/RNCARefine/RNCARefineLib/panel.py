@@ -57,6 +57,7 @@ class Panel:
         self.session = Session(
             scene, settings if settings is not None else qt.QSettings(), ask or ask_user, EditorUndo()
         )
+        self.session.token = lambda: str(ui.tokenEdit.text)
         self.link = EditorLink(scene)
         self.server = ServerSection(ui, self.session)
         self.refine = RefineSection(ui, self.session, scene, self.link)

@@ -49,6 +49,7 @@ class Session:
         self.logic.show_changes = self.parameters.show_changes
         self.changed, self.told = Signal(), Signal()
         self.closed = False
+        self.token: Callable[[], str] = str  # for a connection that a click on Refine makes
         self._waiting: Callable[[], None] | None = None  # what to do as soon as there is a connection
         self._known: Any = None  # the client of the last connection
         self._asked = 0.0
@@ -60,6 +61,12 @@ class Session:
     def remember(self) -> None:
         """Keep the choices for the next start."""
         self.parameters.save(self._settings)
+
+    def reload(self) -> None:
+        """Take the choices that were remembered elsewhere since; another server means a new connection."""
+        before, self.parameters = self.parameters, Parameters.load(self._settings)
+        if before.server != self.parameters.server and self.logic.state == IDLE:
+            self.server.disconnect()
 
     # ---- time
 
@@ -174,7 +181,7 @@ class Session:
         if self.server.connected:
             begin()
         else:
-            self.connect()
+            self.connect(self.token())
             self._waiting = begin if self.server.tasks.busy else None
         self.changed.emit()
 
