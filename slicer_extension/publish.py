@@ -1,7 +1,7 @@
 """Make the tree of the extension's own repository, and check it: python publish.py OUT --url https://HOST/OWNER/RNCARefine
 
 The Extensions Index reads CMakeLists.txt, licence, icon and screenshots at a repository's root, so the extension is
-published as a repository of its own: commit what this writes to OUT. With --check alone, nothing is written.
+published as a repository of its own: commit what this writes to OUT. With --check, nothing is left behind.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,13 @@ HERE = Path(__file__).parent
 PLACEHOLDER = "https://example.org/RNCARefine"
 NAME = "RNCARefine"
 LEFT_OUT = {"publish.py", "__pycache__"}
+PICTURES = {
+    "RNCARefine.png": "slicer_extension/RNCARefine/Resources/Icons/RNCARefine.png",
+    "Screenshots/panel.png": "docs/images/slicer-panel.png",
+    "Screenshots/repair.png": "docs/images/view-repair.png",
+}
+"""Where the pictures of the tree come from, below the project's root."""
+
 CATALOGUE_KEYS = {"$schema", "category", "scm_url"}
 CATALOGUE_MORE = {"scm_revision", "scm_type", "build_dependencies", "build_subdirectory", "enabled", "tier"}
 ALLOWED = {"numpy", "vtk", "requests", "slicer", "qt", "ctk", "SampleData", "SegmentEditorEffects"}
@@ -60,7 +68,7 @@ def _cmake(root: Path) -> Iterator[str]:
     for folder in re.findall(r"add_subdirectory\((\w+)\)", text):
         if not (root / folder / f"{folder}.py").is_file():
             yield f"there is no module {folder}/{folder}.py"
-    if not (root / "LICENSE").is_file() and not (root.parent / "LICENSE").is_file():
+    if not (root / "LICENSE").is_file():
         yield "there is no LICENSE"
 
 
@@ -107,7 +115,9 @@ def publish(out: Path, url: str) -> None:
             target.write_text(text, encoding="utf-8", newline="\n")
         else:
             shutil.copyfile(path, target)
-    shutil.copyfile(HERE.parent / "LICENSE", out / "LICENSE")
+    for name, source in {**PICTURES, "LICENSE": "LICENSE"}.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(HERE.parent / source, out / name)
 
 
 def main() -> int:
@@ -116,11 +126,15 @@ def main() -> int:
     parser.add_argument("--url", help="address of the published repository")
     parser.add_argument("--check", action="store_true", help="only check")
     given = parser.parse_args()
-    if not given.check:
-        if given.out is None or not given.url or not given.url.startswith("https://"):
-            parser.error("give OUT and --url https://HOST/OWNER/RNCARefine, or --check")
+    if given.check:
+        with tempfile.TemporaryDirectory() as folder:
+            publish(Path(folder), PLACEHOLDER)
+            found = problems(Path(folder))
+    elif given.out is None or not given.url or not given.url.startswith("https://"):
+        parser.error("give OUT and --url https://HOST/OWNER/RNCARefine, or --check")
+    else:
         publish(given.out, given.url)
-    found = problems(HERE if given.check else given.out)
+        found = problems(given.out)
     for line in found:
         print(line, file=sys.stderr)
     print(f"{len(found)} problems" if found else "ready to publish")

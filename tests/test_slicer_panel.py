@@ -570,13 +570,23 @@ def test_this_computer_refines_without_a_server(empty: Bench) -> None:
     assert not empty.ui.submitButton.enabled and not empty.ui.nextButton.enabled
 
 
-def test_install_says_what_it_brings_and_a_no_installs_nothing(empty: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from RNCARefineLib import local
+def test_install_says_what_it_brings_and_a_no_installs_nothing(
+    empty: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from RNCARefineLib import local, panel_server
 
+    chosen = ["", str(tmp_path / "other-1.0.0-py3-none-any.whl"), str(tmp_path / "rnca-0.1.0-py3-none-any.whl")]
+    for path in chosen[1:]:
+        Path(path).touch()
+    monkeypatch.setattr(panel_server, "choose_wheel", lambda: chosen.pop(0))
     monkeypatch.setattr(local, "installed", lambda: False)
     empty.ui.placeComboBox.setCurrentIndex(1)
     assert empty.ui.installButton.enabled and not empty.ui.connectButton.enabled
     empty.answer = False
+    empty.ui.installButton.click()
+    assert empty.asked == []
+    empty.ui.installButton.click()
+    assert empty.asked == [] and empty.is_error and "is not the package" in empty.said
     empty.ui.installButton.click()
     assert len(empty.asked) == 1 and "PyTorch" in empty.asked[0]
     assert not empty.panel.session.server.tasks.busy

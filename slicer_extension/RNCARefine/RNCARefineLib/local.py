@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,17 +32,24 @@ def installed() -> bool:
     return find_spec(PACKAGE) is not None
 
 
-def install() -> None:
-    """Install the package into Slicer's Python; minutes, in any thread. Call it only after the user has said yes.
+def check_wheel(path: str) -> None:
+    """Raise RefineError unless this is a file that can be the package: never a name, which anybody could publish."""
+    if not (Path(path).is_file() and Path(path).name.startswith(f"{PACKAGE}-") and path.endswith(".whl")):
+        raise RefineError(f"{Path(path).name} is not the package: choose the file {PACKAGE}-VERSION-py3-none-any.whl.")
+
+
+def install(path: str) -> None:
+    """Install the package's wheel into Slicer's Python; minutes, in any thread. Call it only after a yes of the user.
 
     Raises:
-        RefineError: it did not work, with pip's last line.
+        RefineError: it is no such wheel, or it did not work, with pip's last line.
     """
+    check_wheel(path)
     import slicer
 
     # Not slicer.util.pip_install, which writes to Slicer's console as it goes: only the main thread may do that.
     python = shutil.which("PythonSlicer") or sys.executable
-    process = slicer.util.launchConsoleProcess([python, "-m", "pip", "install", PACKAGE], useStartupEnvironment=False)
+    process = slicer.util.launchConsoleProcess([python, "-m", "pip", "install", path], useStartupEnvironment=False)
     said, _ = process.communicate()
     if process.returncode:
         last = (said or "").strip().rpartition("\n")[2]

@@ -28,7 +28,7 @@ class ServerSection:
         ui.passwordEdit.returnPressed.connect(self._on_connect)
         ui.certificatesEdit.currentPathChanged.connect(self._on_typed)
         ui.connectButton.clicked.connect(self._on_connect)
-        ui.installButton.clicked.connect(lambda *_args: session.install())
+        ui.installButton.clicked.connect(lambda *_args: session.install(choose_wheel()))
 
     def update(self) -> None:
         """Show what is."""
@@ -71,3 +71,11 @@ class ServerSection:
         ui = self.ui
         self.session.remember()
         self.session.connect(ui.tokenEdit.text, ui.userEdit.text, ui.passwordEdit.text)
+
+
+def choose_wheel() -> str:
+    """The file of the package rnca that the user chooses; '' if none."""
+    import qt
+
+    found = qt.QFileDialog.getOpenFileName(None, _("The package rnca"), "", "rnca-*.whl")
+    return found if isinstance(found, str) else str(found[0])

@@ -109,12 +109,19 @@ class Session:
             self.told.emit(_("The package rnca is not installed in Slicer: install it under Server."), True)
         self.changed.emit()
 
-    def install(self) -> None:
-        """Install what refining on this computer needs, after the user has read what that is."""
+    def install(self, wheel: str) -> None:
+        """Install what refining on this computer needs from the package's wheel, after the user has read what it is."""
+        if not wheel:
+            return
+        try:
+            local.check_wheel(wheel)
+        except RefineError as error:
+            self.told.emit(str(error), True)
+            return
         if not self._ask(_(local.WHAT_IT_INSTALLS) + "\n\n" + _("Install it?")):
             return
         self.told.emit(_("Installing; this takes some minutes."), False)
-        self.server.tasks.run(local.install, lambda _found: self.connect(), self._on_failed)
+        self.server.tasks.run(lambda: local.install(wheel), lambda _found: self.connect(), self._on_failed)
         self.changed.emit()
 
     def allowed(self, what: str) -> bool:
