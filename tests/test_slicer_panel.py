@@ -540,17 +540,16 @@ def test_training_is_watched_ends_with_the_gate_in_words_and_versions_roll_back(
         assert "was not taken" in words and not bench.ui.activateButton.enabled
 
 
-def test_unsure_voxels_are_marked_or_the_server_is_too_old(bench: Bench) -> None:
+def test_unsure_voxels_are_marked(bench: Bench) -> None:
     bench.ui.unsureBox.click()
+    bench.ui.stepsSpinBox.setValue(4)  # so few that chance decides how far a rollout gets
     bench.refine()
-    assert bench.state == REVIEW
-    if bench.is_error:
-        assert "does not tell how sure" in bench.said
-    else:
-        display = bench.panel.session.logic.preview_node.GetDisplayNode()
-        assert display.GetSegmentVisibility("unsure")
-        bench.ui.unsureBox.click()
-        assert not display.GetSegmentVisibility("unsure")
+    assert bench.state == REVIEW and not bench.is_error, bench.said
+    preview = bench.panel.session.logic.preview_node
+    assert preview.GetDisplayNode().GetSegmentVisibility("unsure")
+    assert bench.case.preview(preview, "unsure").any()
+    bench.ui.unsureBox.click()
+    assert not preview.GetDisplayNode().GetSegmentVisibility("unsure")
 
 
 # --- without a server, and as a module -------------------------------------------------------------------------------
