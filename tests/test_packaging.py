@@ -96,6 +96,13 @@ def test_demo_and_models_run_from_the_wheel_without_the_checkout(wheel: Path, tm
     assert any((tmp_path / "out").rglob("*.png"))
 
 
+def test_application_is_found_in_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    found = run("-c", "from rnca.view import folders; print(*folders(), sep='\\n')", cwd=tmp_path, path=site).stdout
+    assert [Path(line).is_relative_to(site) for line in found.split()] == [True, True]
+
+
 def test_versions_agree() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -170,7 +177,8 @@ def test_shown_command_parses(where: str, words: list[str]) -> None:
 
 
 def options_of(name: str) -> set[str]:
-    return {option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
+    named = (word for p in COMMANDS[name].params for word in (*p.opts, *p.secondary_opts))
+    return {word for word in named if word.startswith("--")}
 
 
 @pytest.mark.parametrize("page", TEXTS)
