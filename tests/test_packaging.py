@@ -177,8 +177,7 @@ def test_shown_command_parses(where: str, words: list[str]) -> None:
 
 
 def options_of(name: str) -> set[str]:
-    named = (word for p in COMMANDS[name].params for word in (*p.opts, *p.secondary_opts))
-    return {word for word in named if word.startswith("--")}
+    return {option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("--")}
 
 
 @pytest.mark.parametrize("page", TEXTS)
