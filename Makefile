@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint docs bench venv
+.PHONY: help demo serve view test lint docs bench venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -21,6 +21,9 @@ demo: $(VENV)/.installed ## repair the broken sample masks live by a server, wri
 
 serve: $(VENV)/.installed ## start the MONAI Label server (STUDIES=folder, ARGS="--port 8000")
 	$(BIN)/rnca serve --studies "$(STUDIES)" $(ARGS)
+
+view: $(VENV)/.installed ## see a repair in a browser (ARGS="image.nii.gz mask.nii.gz")
+	$(BIN)/rnca view $(ARGS)
 
 test: $(VENV)/.installed ## run the test suite (WORKERS=2, ARGS="-k name")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)

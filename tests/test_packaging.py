@@ -96,6 +96,13 @@ def test_demo_and_models_run_from_the_wheel_without_the_checkout(wheel: Path, tm
     assert any((tmp_path / "out").rglob("*.png"))
 
 
+def test_application_is_found_in_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    found = run("-c", "from rnca.view import folders; print(*folders(), sep='\\n')", cwd=tmp_path, path=site).stdout
+    assert [Path(line).is_relative_to(site) for line in found.split()] == [True, True]
+
+
 def test_versions_agree() -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

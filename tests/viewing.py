@@ -135,15 +135,19 @@ class Page:
     def choose_model(self, name: str) -> None:
         """Choose a model in the panel."""
         self.until(f"s.models.some((m) => m.value === '{name}')")
+        if self.state("model") == name:
+            return
         self.page.click(".pick-model .v-field")
         self.page.click(f".v-list-item:has-text('{name}')")
         self.until(f"s.model === '{name}' && s.model_steps")
 
     def connect(self, address: str) -> None:
-        """Choose a server and connect."""
+        """Choose a server, and connect, or hear why not."""
         self.page.click("#place-server")
         self.page.fill("#address", address)
+        self.page.evaluate("window.trame.state.set('message', '')")
         self.page.click("#connect")
+        self.until("s.message && !s.connecting")
 
     def upload(self, kind: str, *files: Path) -> None:
         """Open files of this computer as an image or a mask."""
