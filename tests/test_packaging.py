@@ -30,7 +30,7 @@ TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page 
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 
 LAYERS = (
-    ("errors", "bars", "pages"),
+    ("errors", "bars", "contrast", "pages"),
     ("automaton", "files", "geometry", "intensity", "topology", "defects", "samples"),
     ("engine", "labels", "metrics", "phantoms", "pictures", "window"),
     ("gradients", "zoo", "cases"),

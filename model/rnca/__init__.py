@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-DEFAULT_MODEL = "ring-2d"  # where none is named
+DEFAULT_MODEL = "general-2d"  # where none is named
 
 _HOME = {
     "RNCA": "automaton",
