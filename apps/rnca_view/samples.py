@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnca import DEFAULT_MODEL
 from rnca.errors import InputError
 from rnca.files import list_images
 from rnca.samples import sample_folder
@@ -30,7 +29,7 @@ def sample_cases() -> list[Sample]:
     except InputError:
         return []
     return [
-        Sample(name, path, masks[name], "vessel-2d" if name.startswith("vessel") else DEFAULT_MODEL)
+        Sample(name, path, masks[name], "vessel-2d" if name.startswith("vessel") else "ring-2d")
         for name, path in images.items()
         if name in masks
     ]
