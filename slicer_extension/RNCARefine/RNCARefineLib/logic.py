@@ -206,8 +206,9 @@ class RefineLogic:
     def stop(self) -> None:
         """End with the mask as it is; it can be accepted."""
         if self._refinement is not None and self.state == RUNNING:
-            self._refinement.stop()
-            if not self._refinement.current.last:
+            if self._refinement.current.last:
+                self._refinement.stop()
+            else:
                 self.discard()  # nothing came yet: there is nothing to look at
                 self.told.emit("Stopped before the first step; the segment is as it was.", False)
 

@@ -47,12 +47,11 @@ class Preview:
         display.SetOpacity2DOutline(1.0)
 
     def _add(self, name: str, colour: tuple[float, float, float]) -> str:
-        import slicer
-
         found = str(self.node.GetSegmentation().AddEmptySegment(name, name, colour))
         segment = self.node.GetSegmentation().GetSegment(found)
         segment.SetLabelValue(1)
-        segment.AddRepresentation(nodes.LABELMAP, slicer.vtkOrientedImageData())  # its own, not one that is shared
+        nothing = nodes.oriented(np.zeros((1, 1, 1), np.bool_), ((0, 1), (0, 1), (0, 1)), self._matrix)
+        segment.AddRepresentation(nodes.LABELMAP, nothing)  # its own, not one that is shared
         return found
 
     def _show(self, segment: str, shown: bool) -> None:

@@ -120,8 +120,15 @@ class Refinement:
         self._thread.start()
 
     def stop(self) -> None:
-        """End with the masks that there are; `ended` comes soon."""
-        self.control.stop()
+        """End at once with the masks that were seen, and tell so; who computes is cut off and ends within a step."""
+        if self._over:
+            return
+        self._over = True
+        self.control.abandon()
+        run = self.current
+        if run.history is not None and run.finished is None:
+            run.finished = Finished("stopped", run.last, self._clock() - run.began, None)
+        self.ended.emit()
 
     def abandon(self) -> None:
         """End; nothing is told any more."""
