@@ -114,9 +114,9 @@ def write_changes(
 def _write_in_place(segmentation: Any, segment: str, volume: Any, change: Mask, after: Mask, box: Box) -> bool:
     """Write into the segment's own labelmap where that disturbs nobody; whether it did.
 
-    Slicer's merge copies a labelmap that segments share, a tenth of a second for a large volume. It is needed only where
-    the grids differ, the change leaves the labelmap's extent or adds voxels that another segment has, and where a surface
-    is shown, which would be lost.
+    Slicer's merge copies a labelmap that segments share, a tenth of a second for a large volume. It is needed only
+    where the grids differ, where the change leaves the labelmap's extent or adds voxels that another segment has, and
+    where a surface is shown, which would be lost.
     """
     if segmentation.GetSegmentation().ContainsRepresentation(nodes.SURFACE):
         return False
