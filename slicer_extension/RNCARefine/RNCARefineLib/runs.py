@@ -23,7 +23,10 @@ from .signals import Signal
 from .topology import betti
 
 FIGURES_EVERY = 0.5
-"""Seconds between two counts of pieces and holes while steps come in."""
+"""Seconds between two counts of pieces and holes while steps come in, at least."""
+
+COUNTING = 10
+"""Seconds between two counts for each second that the last one took: large masks must not wait for figures."""
 
 Figures = tuple[int, ...]
 
@@ -192,8 +195,7 @@ class Refinement:
 
     def _one(self, run: Run) -> None:
         run.began = self._clock()
-        run.figures[0] = betti(run.request.mask)
-        counted = self._clock()
+        again = run.began  # when to count next
         for event in self._backend.refine(run.request, self.control):
             if self.control.abandoned.is_set():
                 return
@@ -201,9 +203,13 @@ class Refinement:
                 self._notices.put(event)
                 continue
             run.take(event)
-            if isinstance(event, Stepped) and self._clock() - counted > FIGURES_EVERY:
-                run.count(event.step)
-                counted = self._clock()
-            if isinstance(event, Finished):
-                run.count(run.last)
             self._notices.put(run)
+            if isinstance(event, Stepped) and self._clock() >= again:
+                started = self._clock()
+                run.count(event.step if 0 in run.figures else 0)  # a step is shown before anything is counted
+                ended = self._clock()
+                again = ended + max(FIGURES_EVERY, COUNTING * (ended - started))
+            if isinstance(event, Finished):
+                run.count(0)
+                run.count(run.last)
+                self._notices.put(run)
