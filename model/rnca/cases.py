@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from .defects import damage, generator, soften
 from .errors import InputError
@@ -54,6 +55,7 @@ class Starts:
     clean: float = 0.15  # the label itself: teaches the model to leave a right mask alone
     given: float = 0.7  # of the others, the share taken from the case's own `starts` where it has some
     soft: float = 0.5  # share that stays soft; a mask from an editor is binary, one from a network need not be
+    most: int = 1  # defects made one after the other, 1 to this many
 
     def draw(
         self, label: NDArray[np.bool_], given: Sequence[NDArray[np.float32]], rng: np.random.Generator
@@ -64,9 +66,10 @@ class Starts:
         elif given and rng.random() < self.given:
             start = given[int(rng.integers(len(given)))]
         else:
-            start = damage(label, str(rng.choice(list(self.kinds))), rng.uniform(*self.severity), rng).astype(
-                np.float32
-            )
+            broken = label
+            for _ in range(1 if self.most == 1 else int(rng.integers(1, self.most + 1))):
+                broken = damage(broken, str(rng.choice(list(self.kinds))), rng.uniform(*self.severity), rng)
+            start = broken.astype(np.float32)
         if rng.random() >= self.soft:
             return (start > 0.5).astype(np.float32)
         return soften(start > 0.5, rng) if _is_binary(start) else start
@@ -88,18 +91,29 @@ def choose_box(case: Case, size: Sequence[int], rng: np.random.Generator) -> Box
 
 
 def draw_patch(
-    case: Case, size: Sequence[int], starts: Starts, rng: np.random.Generator, noise: float = 0.0
+    case: Case,
+    size: Sequence[int],
+    starts: Starts,
+    rng: np.random.Generator,
+    noise: float = 0.0,
+    zoom: tuple[float, float] = (1.0, 1.0),
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """A random patch with foreground: image (C, *size), start (*size), target (*size); flips and turns included.
 
     Where the case is smaller than the patch it is padded with zeros. `noise` is the largest standard deviation of the
-    white noise that is added to the image.
+    white noise that is added to the image; `zoom` the range of factors that the case is enlarged by.
     """
-    where = choose_box(case, size, rng)
-    pads = [(0, wanted - (side.stop - side.start)) for side, wanted in zip(where, size, strict=True)]
-    label = case.label[where]
-    start = starts.draw(label, [s[where] for s in case.starts], rng)
-    stack = np.concatenate([case.image[(slice(None), *where)], start[None], label[None].astype(np.float32)])
+    factor = 1.0 if zoom == (1.0, 1.0) else float(np.exp(rng.uniform(*np.log(zoom))))
+    where = choose_box(case, [round(wanted / factor) for wanted in size], rng)
+    image, label, given = case.image[(slice(None), *where)], case.label[where], [s[where] for s in case.starts]
+    if factor != 1:
+        ends = [min(round(n * factor), wanted) / n for n, wanted in zip(label.shape, size, strict=True)]
+        image = np.stack([ndimage.zoom(channel, ends, order=1) for channel in image])
+        label = ndimage.zoom(label.astype(np.float32), ends, order=1) > 0.5
+        given = [ndimage.zoom(s, ends, order=1) for s in given]
+    pads = [(0, wanted - n) for n, wanted in zip(label.shape, size, strict=True)]
+    start = starts.draw(label, given, rng)
+    stack = np.concatenate([image, start[None], label[None].astype(np.float32)])
     stack = _augment(np.pad(stack, [(0, 0), *pads]), rng)
     if noise:
         stack[:-2] += rng.uniform(0, noise) * rng.standard_normal(stack[:-2].shape, np.float32)

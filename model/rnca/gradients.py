@@ -11,6 +11,7 @@ Unlike the engine, every position of the (small) training patch has a row, so no
 a corner of the rim, outside the image: what is computed for it fills products up to a round number of rows.
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -188,6 +189,10 @@ def rollout(
         The visible channels, (B, 1, *S) each, with gradients to the net's weights, and the detached last
         state (B, K, *S).
     """
+    if state.is_cuda and _fits_fused(net, precision or state.dtype):
+        from .fused import fused_rollout
+
+        return fused_rollout(net, image, state, moments, precision or state.dtype)
     batch, channels, *shape = state.shape
     frame = [1, 1] * len(shape)
     near = neighbour_table(batch, tuple(shape), state.device)
@@ -216,3 +221,13 @@ def rollout(
         return column.view(*grid, -1)[inner].movedim(-1, 1)
 
     return [unpad(v) for v in visible], unpad(last)
+
+
+def _fits_fused(net: RNCA, precision: torch.dtype) -> bool:
+    """Whether the kernels of `fused.py` take this network: Triton is there, and its tiles need powers of two."""
+    sizes = (net.state_channels, net.hidden_width)
+    return (
+        precision in (torch.float32, torch.bfloat16)
+        and all(size >= 16 and size & (size - 1) == 0 for size in sizes)
+        and find_spec("triton") is not None
+    )

@@ -18,13 +18,15 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .automaton import RNCA
-from .cases import Case, Starts, draw_patch
+from .cases import Case, Starts
 from .errors import InputError
 from .files import atomic_path, write_text
 from .gradients import rollout
+from .patches import Patches
 
 REPORT_EVERY = 20  # iterations a line of the log
 
@@ -45,7 +47,9 @@ class Settings:
     last_rate: float = 0.02  # the share of the learning rate that is left at the end of its cosine
     weight_decay: float = 1e-4
     focus: float = 0.0  # what a pixel that is wrong when an iteration begins weighs above 1; falls to 0 with the rate
+    topology: float = 0.0  # what a pixel weighs above 1 that is wrong and not only the outline's, see `off_outline`
     noise: float = 0.04  # largest standard deviation of white noise added to a normalised image
+    zoom: tuple[float, float] = (1.0, 1.0)  # range of factors by which a case is enlarged
     precision: str = "auto"  # of the matrix products: float32, bfloat16, or what the processor does fast
     seed: int = 0
     starts: Starts = field(default_factory=Starts)
@@ -66,26 +70,54 @@ def settings_from(values: dict[str, Any]) -> Settings:
     return Settings(**values, starts=Starts(**starts))
 
 
+def off_outline(mask: Tensor, target: Tensor) -> Tensor:
+    """Where a mask is wrong in more than its outline: small holes and gaps, specks, bridges, and what is far off.
+
+    A pixel missing from the mask counts where closing by one pixel would add it or where no pixel beside it is in the
+    mask; one that is too much, where the same holds for the background.
+
+    Args:
+        mask, target: (B, 1, *S) bool.
+
+    Returns:
+        (B, 1, *S) bool.
+    """
+    pool = F.max_pool2d if mask.dim() == 4 else F.max_pool3d
+
+    def grow(x: Tensor) -> Tensor:
+        return pool(x.float(), 3, stride=1, padding=1) > 0
+
+    def mendable(x: Tensor) -> Tensor:
+        wide = grow(x)
+        return ~grow(~wide) | ~wide  # closed; or nothing beside it
+
+    return (target & ~mask & mendable(mask)) | (~target & mask & mendable(~mask))
+
+
 class Pool:
     """Evolving states with the image and target they belong to; one row a state."""
 
-    def __init__(self, cases: Sequence[Case], net: RNCA, settings: Settings, rng: np.random.Generator) -> None:
-        self.cases, self.starts, self.noise = cases, settings.starts, settings.noise
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        net: RNCA,
+        settings: Settings,
+        rng: np.random.Generator,
+        device: torch.device | None = None,
+        patches: Patches | None = None,
+    ) -> None:
         self.size = (settings.patch,) * net.dims
-        # cases weigh by the square root of their size: large ones hold more to learn, small ones are not forgotten
-        weights = np.sqrt([max(case.label.sum(), 1) for case in cases])
-        self.weights = weights / weights.sum()
+        self.patches = patches or Patches(cases, self.size, settings.starts, settings.noise, settings.zoom)
         count = settings.pool
-        self.image = torch.zeros([count, net.image_channels, *self.size])
-        self.target = torch.zeros([count, 1, *self.size])
-        self.state = torch.zeros([count, net.state_channels, *self.size])
+        self.image = torch.zeros([count, net.image_channels, *self.size], device=device)
+        self.target = torch.zeros([count, 1, *self.size], device=device)
+        self.state = torch.zeros([count, net.state_channels, *self.size], device=device)
         for row in range(count):
             self.refresh(row, rng)
 
     def refresh(self, row: int, rng: np.random.Generator) -> None:
         """Put a newly drawn patch and starting state into a row."""
-        case = self.cases[rng.choice(len(self.cases), p=self.weights)]
-        image, start, target = draw_patch(case, self.size, self.starts, rng, self.noise)
+        image, start, target = self.patches.draw(rng)
         self.image[row] = torch.from_numpy(image)
         self.target[row, 0] = torch.from_numpy(target)
         self.state[row] = 0
@@ -100,7 +132,12 @@ class Trainer:
     """
 
     def __init__(
-        self, net: RNCA, cases: Sequence[Case], settings: Settings, device: str | torch.device = "cpu"
+        self,
+        net: RNCA,
+        cases: Sequence[Case],
+        settings: Settings,
+        device: str | torch.device = "cpu",
+        patches: Patches | None = None,
     ) -> None:
         if not cases:
             raise InputError("there are no training cases: give a folder with images and labels, or --phantoms.")
@@ -111,7 +148,7 @@ class Trainer:
         )
         torch.manual_seed(settings.seed)
         self.rng = np.random.default_rng(settings.seed)
-        self.pool = Pool(cases, net, settings, self.rng)
+        self.pool = Pool(cases, net, settings, self.rng, self.device, patches)
         self.iteration = 0
 
     def to_come(self) -> float:
@@ -132,28 +169,29 @@ class Trainer:
         rows = rng.choice(len(pool.state), s.batch, replace=False)
         for row in rows[: s.fresh]:
             pool.refresh(row, rng)
-        image, target, state = (t[rows].to(self.device) for t in (pool.image, pool.target, pool.state))
+        image, target, state = (t[rows] for t in (pool.image, pool.target, pool.state))
         gaps = [rng.integers(s.first[0], s.first[1] + 1)]
         gaps += [rng.integers(s.between[0], s.between[1] + 1) for _ in range(s.moments - 1)]
         moments = tuple(int(t) for t in np.cumsum(gaps))
 
         visible, last = rollout(self.net, image, state, moments, precision=s.dtype(self.device))
-        weight = 1 + s.focus * self.to_come() * ((state[:, :1] > 0.5) != (target > 0.5))
-        loss = sum((weight * (v - target) ** 2).mean() for v in visible)  # (3)
+        right = target > 0.5
+        weight = 1 + s.focus * self.to_come() * ((state[:, :1] > 0.5) != right)
+        weights = [weight + s.topology * off_outline(v > 0.5, right) if s.topology else weight for v in visible]
+        loss = sum((w * (v - target) ** 2).mean() for w, v in zip(weights, visible, strict=True))  # (3)
         assert isinstance(loss, Tensor)
         self.optimizer.zero_grad()
         loss.backward()
-        sound = math.isfinite(loss.item())
-        for weight in self.net.parameters():
-            assert weight.grad is not None
-            norm = weight.grad.norm()
-            sound = sound and math.isfinite(norm.item())
-            weight.grad /= norm + 1e-8
+        gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        sound = bool(torch.isfinite(loss + norms.sum()))
+        for gradient, norm in zip(gradients, norms, strict=True):
+            gradient /= norm + 1e-8
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         if sound:
             self.optimizer.step()
-            pool.state[rows] = last.to(pool.state.device)
+            pool.state[rows] = last
         else:  # states that exploded are not worth keeping
             for row in rows:
                 pool.refresh(row, rng)
@@ -165,7 +203,7 @@ class Trainer:
         arrays = {f"net/{k}": v.detach().cpu().numpy() for k, v in self.net.state_dict().items()}
         for index, slot in self.optimizer.state_dict()["state"].items():
             arrays |= {f"optimizer/{index}/{k}": torch.as_tensor(v).cpu().numpy() for k, v in slot.items()}
-        arrays |= {f"pool/{k}": getattr(self.pool, k).numpy() for k in ("image", "target", "state")}
+        arrays |= {f"pool/{k}": getattr(self.pool, k).cpu().numpy() for k in ("image", "target", "state")}
         arrays["torch_random"] = torch.get_rng_state().numpy()
         about = {
             "config": self.net.config,
@@ -179,14 +217,19 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, path: Path, cases: Sequence[Case], device: str | torch.device = "cpu", iterations: int | None = None
+        cls,
+        path: Path,
+        cases: Sequence[Case],
+        device: str | torch.device = "cpu",
+        iterations: int | None = None,
+        patches: Patches | None = None,
     ) -> "Trainer":
         """Continue from a checkpoint; the cases must be those it was made with. `iterations` prolongs the run."""
         about, arrays = read_checkpoint(path)
         settings = settings_from(about["settings"])
         if iterations is not None:
             settings = replace(settings, iterations=iterations)
-        trainer = cls(net_from(about, arrays), cases, settings, device)
+        trainer = cls(net_from(about, arrays), cases, settings, device, patches)
         slots: dict[int, dict[str, Tensor]] = {}
         for name, array in arrays.items():
             if name.startswith("optimizer/"):
