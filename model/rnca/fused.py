@@ -28,12 +28,26 @@ PROGRAMS = 264
 """Programs of the backward pass, two for each multiprocessor of an H100; each has its own sums of gradients."""
 
 
+STAGES = 1
+"""Loads are not made ahead: with 3 stages Triton 3.6 reads what a loop loads from shared memory too late."""
+
+
+@triton.jit
+def _offset(k, line, plane, NEAR: tl.constexpr):
+    """How many rows after a cell its neighbour k comes; in the order of a convolution kernel."""
+    rows = (k // 3 % 3 - 1) * line + k % 3 - 1
+    if NEAR == 27:
+        rows += (k // 9 - 1) * plane
+    return rows
+
+
 @triton.jit
 def _hidden(
     table,
     rows,
     inside,
-    offsets,
+    line,
+    plane,
     patches,
     w_state,
     w_image,
@@ -50,7 +64,7 @@ def _hidden(
     to_hidden = tl.load(w_image + column[:, None] * HIDDEN + unit[None, :])
     found = tl.dot(image, to_hidden, input_precision="ieee")
     for k in range(NEAR):
-        at = rows + tl.load(offsets + k)
+        at = rows + _offset(k, line, plane, NEAR)
         there = inside & (at >= 0) & (at < count)
         around = tl.load(table + at[:, None] * K + channel[None, :], mask=there[:, None], other=0.0).to(kind)
         weights = tl.load(w_state + (k * K + channel[:, None]) * HIDDEN + unit[None, :])
@@ -72,7 +86,8 @@ def _advance(
     table,
     rows_acting,
     order,
-    offsets,
+    line,
+    plane,
     patches,
     w_state,
     w_image,
@@ -95,7 +110,7 @@ def _advance(
         inside = slots < acting
         rows = tl.load(rows_acting + slots, mask=inside, other=0)
         channel, unit = tl.arange(0, K), tl.arange(0, HIDDEN)
-        hidden = _hidden(table, rows, inside, offsets, patches, w_state, w_image, count, NEAR, K, PATCH, HIDDEN)
+        hidden = _hidden(table, rows, inside, line, plane, patches, w_state, w_image, count, NEAR, K, PATCH, HIDDEN)
         hidden = tl.maximum(hidden, 0.0).to(w_state.dtype.element_ty)
         weights = tl.load(w_delta + unit[:, None] * K + channel[None, :])
         update = tl.dot(hidden, weights, input_precision="ieee") + tl.load(bias + channel)[None, :]
@@ -109,7 +124,8 @@ def _settle(
     new,
     before,
     within,
-    offsets,
+    line,
+    plane,
     table,
     kept,
     living,
@@ -128,7 +144,7 @@ def _settle(
     inside = rows < count
     highest = tl.zeros([TILE], tl.float32)
     for k in range(NEAR):
-        at = rows + tl.load(offsets + k)
+        at = rows + _offset(k, line, plane, NEAR)
         there = (at >= 0) & (at < count)
         highest = tl.maximum(highest, tl.load(new + at * K, mask=there, other=0.0))
     lives = (highest > threshold) & (tl.load(within + rows, mask=inside, other=0) > 0)
@@ -153,7 +169,8 @@ def _backward(
     order,
     kept,
     d_table,
-    offsets,
+    line,
+    plane,
     patches,
     w_state,
     w_image,
@@ -183,7 +200,7 @@ def _backward(
         keeps = inside & (tl.load(kept + rows, mask=inside, other=0) > 0)
         place = rows[:, None] * K + channel[None, :]
         d_update = tl.load(d_table + place, mask=keeps[:, None], other=0.0) / (1 - skip)
-        hidden = _hidden(table, rows, inside, offsets, patches, w_state, w_image, count, NEAR, K, PATCH, HIDDEN)
+        hidden = _hidden(table, rows, inside, line, plane, patches, w_state, w_image, count, NEAR, K, PATCH, HIDDEN)
         to_delta = tl.load(w_delta + unit[:, None] * K + channel[None, :])
         d_hidden = tl.dot(d_update.to(kind), tl.trans(to_delta), input_precision="ieee")
         d_hidden = tl.where(hidden > 0, d_hidden, 0.0).to(kind)
@@ -196,13 +213,13 @@ def _backward(
         of_image = tl.dot(tl.trans(image), d_hidden, input_precision="ieee")
         _add(sums_image + (program * PATCH + column[:, None]) * HIDDEN + unit[None, :], of_image)
         for k in range(NEAR):
-            at = rows + tl.load(offsets + k)
+            at = rows + _offset(k, line, plane, NEAR)
             there = inside & (at >= 0) & (at < count)
             around = tl.load(table + at[:, None] * K + channel[None, :], mask=there[:, None], other=0.0).to(kind)
             of_state = tl.dot(tl.trans(around), d_hidden, input_precision="ieee")
-            row = k * K + channel[:, None]
-            _add(sums_state + (program * NEAR * K + row) * HIDDEN + unit[None, :], of_state)
-            weights = tl.load(w_state + row * HIDDEN + unit[None, :])
+            weight = k * K + channel[:, None]
+            _add(sums_state + (program * NEAR * K + weight) * HIDDEN + unit[None, :], of_state)
+            weights = tl.load(w_state + weight * HIDDEN + unit[None, :])
             given = tl.dot(d_hidden, tl.trans(weights), input_precision="ieee").to(kind)
             tl.store(d_around + (slots[:, None] * NEAR + k) * K + channel[None, :], given, mask=inside[:, None])
 
@@ -214,7 +231,8 @@ def _gather(
     acting,
     order,
     kept,
-    offsets,
+    line,
+    plane,
     d_earlier,
     count,
     NEAR: tl.constexpr,
@@ -229,7 +247,7 @@ def _gather(
     place = rows[:, None] * K + channel[None, :]
     found = tl.load(d_table + place, mask=stays[:, None], other=0.0)
     for k in range(NEAR):
-        at = rows - tl.load(offsets + k)
+        at = rows - _offset(k, line, plane, NEAR)
         there = (at >= 0) & (at < count)
         saw = there & (tl.load(acting + at, mask=there, other=0) > 0)
         slot = tl.load(order + at, mask=saw, other=1) - 1
@@ -239,7 +257,7 @@ def _gather(
 
 
 class FusedRollout(torch.autograd.Function):
-    """As `gradients.AliveRollout`, with the offsets of a row's neighbours in place of their table."""
+    """As `gradients.AliveRollout`, with two strides in place of the table of neighbours."""
 
     @staticmethod
     def forward(
@@ -250,7 +268,7 @@ class FusedRollout(torch.autograd.Function):
         delta_bias: Tensor,  # (K,)
         patches: Tensor,  # (P, p): the image around each position, 1, zeros
         table: Tensor,  # (P, K)
-        offsets: Tensor,  # (k,) int32
+        strides: tuple[int, int],  # rows from a line to the next, from a plane to the next (2-D: 0)
         within: Tensor,  # (P,) uint8: 0 for the rim
         moments: tuple[int, ...],
         skip: float,
@@ -258,7 +276,7 @@ class FusedRollout(torch.autograd.Function):
         precision: torch.dtype,
     ) -> tuple[Tensor, ...]:
         count, channels = table.shape
-        sizes = {"NEAR": len(offsets), "K": channels, "TILE": TILE}
+        sizes = {"NEAR": w_state.shape[0] // channels, "K": channels, "TILE": TILE, "num_stages": STAGES}
         wide = {**sizes, "PATCH": patches.shape[1], "HIDDEN": w_delta.shape[0]}
         grid = (triton.cdiv(count, TILE),)
         weights = [w.detach().to(precision).contiguous() for w in (w_state, w_image, w_delta)]
@@ -269,7 +287,7 @@ class FusedRollout(torch.autograd.Function):
         living, kept, acting = (torch.empty_like(within) for _ in range(3))
         new, everyone = torch.empty_like(table), torch.ones_like(within)
         _settle[grid](
-            table, everyone, within, offsets, new, kept, living, acting, threshold, seed, skip, count, **sizes
+            table, everyone, within, *strides, new, kept, living, acting, threshold, seed, skip, count, **sizes
         )
         ctx.steps = []
         for step in range(1, moments[-1] + 1):
@@ -278,26 +296,26 @@ class FusedRollout(torch.autograd.Function):
             rows = torch.empty_like(order)
             _list[grid](acted, order, rows, count, TILE=TILE)
             new.copy_(table)
-            _advance[grid](table, rows, order, offsets, patches, *weights, bias, new, skip, count, **wide)
+            _advance[grid](table, rows, order, *strides, patches, *weights, bias, new, skip, count, **wide)
             states.append(table)
             table = torch.empty_like(new)
             living, kept, acting = (torch.empty_like(within) for _ in range(3))
             _settle[grid](
-                new, before, within, offsets, table, kept, living, acting, threshold, seed + step, skip, count, **sizes
+                new, before, within, *strides, table, kept, living, acting, threshold, seed + step, skip, count, **sizes
             )
             ctx.steps.append((states[-1], rows, order, acted, kept))
             if step in moments:
                 outputs.append(table[:, 0].clone())
-        ctx.save_for_backward(*weights, patches, offsets)
-        ctx.moments, ctx.skip, ctx.wide, ctx.sizes = moments, skip, wide, sizes
+        ctx.save_for_backward(*weights, patches)
+        ctx.moments, ctx.strides, ctx.skip, ctx.wide, ctx.sizes = moments, strides, skip, wide, sizes
         ctx.mark_non_differentiable(table)
         return (*outputs, table)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        *weights, patches, offsets = ctx.saved_tensors
+        *weights, patches = ctx.saved_tensors
         count, channels = ctx.steps[0][0].shape
-        near, (patch, hidden) = len(offsets), weights[1].shape
+        near, (patch, hidden) = weights[0].shape[0] // channels, weights[1].shape
         shapes = ((near * channels, hidden), (patch, hidden), (hidden, channels), (channels,))
         sums = [torch.zeros([PROGRAMS, *shape], device=patches.device) for shape in shapes]
         d_around = torch.empty([count, near * channels], device=patches.device, dtype=weights[0].dtype)
@@ -313,7 +331,7 @@ class FusedRollout(torch.autograd.Function):
                 order,
                 kept,
                 d_table,
-                offsets,
+                *ctx.strides,
                 patches,
                 *weights,
                 d_around,
@@ -324,7 +342,7 @@ class FusedRollout(torch.autograd.Function):
             )
             if step > 1:
                 _gather[(triton.cdiv(count, TILE),)](
-                    d_table, d_around, acted, order, kept, offsets, d_earlier, count, **ctx.sizes
+                    d_table, d_around, acted, order, kept, *ctx.strides, d_earlier, count, **ctx.sizes
                 )
                 d_table, d_earlier = d_earlier, d_table
         return *(s.sum(0) for s in sums), *[None] * 8
@@ -353,7 +371,7 @@ def fused_rollout(
         folded.delta_bias,
         patches,
         F.pad(state, frame).movedim(1, -1).reshape(-1, channels).detach(),
-        torch.tensor(offsets, dtype=torch.int32, device=state.device),
+        (padded[-1], padded[-1] * padded[-2] if len(shape) == 3 else 0),
         F.pad(torch.ones([batch, *shape], dtype=torch.uint8, device=state.device), frame).flatten(),
         moments,
         net.skip if net.training else 0.0,
