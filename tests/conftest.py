@@ -1,7 +1,10 @@
 """What the tests share: one thread, property tests that draw the same examples everywhere, and small networks."""
 
+import os
 import signal
 from pathlib import Path
+
+os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: a GPU's kernels run without one
 
 import numpy as np
 import pytest

@@ -201,6 +201,34 @@ def test_noise_is_added_to_the_image_only() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_zoomed_patches_keep_their_size_and_show_objects_larger_or_smaller() -> None:
+    label = discs((96, 96), ((48, 48), 6))
+    case = Case("disc", label[None].astype(np.float32), label)
+    areas = []
+    for seed in range(40):
+        image, start, target = draw_patch(case, (40, 40), Starts(clean=1, soft=0), rng(seed), 0.0, (0.5, 2.0))
+        assert image.shape == (1, 40, 40)
+        assert start.shape == target.shape == (40, 40)
+        assert set(np.unique(target)) <= {0, 1}
+        assert np.array_equal(start, target)
+        if not (target[[0, -1]].any() or target[:, [0, -1]].any()):  # whole
+            areas.append(target.sum() / label.sum())
+            inside = image[0] > (image[0].min() + image[0].max()) / 2
+            assert np.mean(inside != (target > 0.5)) < 0.02  # image and mask go together
+    assert min(areas) < 0.5
+    assert max(areas) > 2
+    assert all(0.2 < area < 4.4 for area in areas)
+
+
+def test_several_defects_can_follow_one_another() -> None:
+    label = discs((40, 40), ((20, 20), 12))
+    made = []
+    for most in (1, 3):
+        starts, generator = Starts(("chunks",), (0.5, 0.5), clean=0, soft=0, most=most), rng()
+        made.append(np.mean([label.sum() - starts.draw(label, [], generator).sum() for _ in range(60)]))
+    assert made[1] > 1.3 * made[0] > 0
+
+
 def test_an_empty_case_gives_patches_too() -> None:
     case = Case("empty", np.zeros((1, 30, 30), np.float32), np.zeros((30, 30), bool))
     image, start, target = draw_patch(case, (8, 8), Starts(), rng())

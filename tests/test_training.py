@@ -201,6 +201,37 @@ def test_wrong_pixels_weigh_more_where_the_loss_is_focused() -> None:
     assert focused == pytest.approx(4 * plain, rel=1e-5)
 
 
+def test_what_is_wrong_beyond_the_outline_is_found() -> None:
+    target = np.zeros((16, 16), bool)
+    target[4:12, 2:14] = True
+    mask = target.copy()
+    mask[4, 2:14] = False  # the outline, one pixel too far in
+    mask[12, 5:8] = True  # and too far out
+    mask[7, 5] = False  # a hole
+    mask[5:12, 10] = False  # a gap
+    mask[1, 1] = True  # a speck
+    wrong = mask != target
+    expected = np.zeros_like(mask)
+    expected[7, 5] = expected[1, 1] = True
+    expected[5:12, 10] = True
+    found = training.off_outline(*(torch.from_numpy(m)[None, None] for m in (mask, target)))[0, 0].numpy()
+    assert not (found & ~wrong).any()
+    assert np.array_equal(found[6:, :], expected[6:, :])
+    assert found[1, 1] and not found[4, 3:9].any() and not found[12, 5:8].any()
+
+
+def test_nothing_is_wrong_beyond_the_outline_of_a_mask_that_is_right() -> None:
+    label = torch.from_numpy(discs((9, 9, 9), ((4, 4, 4), 3)))[None, None]
+    assert not training.off_outline(label, label).any()
+    assert training.off_outline(torch.zeros_like(label), label).sum() == label.sum()  # all of it is missing
+
+
+def test_errors_beyond_the_outline_weigh_more_where_topology_counts() -> None:
+    settings = replace(SHORT, starts=Starts(kinds=("islands",), clean=0, soft=0), seed=3)
+    plain, weighed = (new_trainer(replace(settings, topology=t)).step() for t in (0.0, 3.0))
+    assert 1.2 * plain < weighed <= 4 * plain * (1 + 1e-5)
+
+
 def test_the_pool_weighs_cases_by_the_square_root_of_their_size() -> None:
     sizes = [4, 16, 100]
     cases = []

@@ -405,6 +405,15 @@ def train(
         0.8,
     ),
     focus: Annotated[float, typer.Option(help="Extra weight in the loss of pixels that are wrong.", min=0)] = 0.0,
+    topology: Annotated[
+        float,
+        typer.Option(help="Extra weight of what is wrong and not only at the outline: holes, gaps, specks.", min=0),
+    ] = 0.0,
+    most: Annotated[int, typer.Option(help="Defects made one after the other, up to this many.", min=1)] = 1,
+    zoom: Annotated[tuple[float, float], typer.Option(help="Least and greatest factor cases are enlarged by.")] = (
+        1.0,
+        1.0,
+    ),
     validation: Annotated[float, typer.Option(help="Share of the cases kept for validation.", min=0, max=1)] = 0.2,
     val: Annotated[
         list[Path] | None, typer.Option(help="Folder of cases to validate on, instead of a share; may be repeated.")
@@ -417,6 +426,9 @@ def train(
     start_from: Annotated[str | None, typer.Option("--from", help="Fine-tune this model (name or path).")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same run (on the CPU).")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    workers: Annotated[
+        int, typer.Option(help="Processes that damage masks ahead of time, for a GPU; 0: none.", min=0)
+    ] = 0,
 ) -> None:
     """Train a model, or go on where a run in the same folder was interrupted."""
     from .intensity import parse_intensity
@@ -424,9 +436,19 @@ def train(
     from .training import Settings, Starts
 
     spec = parse_intensity(intensity, scales)
-    starts = Starts(tuple(kinds.split(",")), severity, clean, given, soft)
+    starts = Starts(tuple(kinds.split(",")), severity, clean, given, soft, most)
+    if not 0 < zoom[0] <= zoom[1]:
+        raise InputError(f"zoom is {zoom[0]:g} to {zoom[1]:g}: give the smaller factor first, both above 0.")
     settings = Settings(
-        iterations=iterations, batch=batch, patch=patch, seed=seed, starts=starts, focus=focus, learning_rate=rate
+        iterations=iterations,
+        batch=batch,
+        patch=patch,
+        seed=seed,
+        starts=starts,
+        focus=focus,
+        topology=topology,
+        zoom=zoom,
+        learning_rate=rate,
     )
     data = Data(
         tuple(cases or ()),
@@ -439,7 +461,7 @@ def train(
     )
     net = {"dims": dims, "image_channels": channels * len(spec.get("scales", [0])), "hidden": hidden}
     out = console()
-    path = train_run(output, name, data, net, settings, start_from, device.value, out)
+    path = train_run(output, name, data, net, settings, start_from, device.value, out, workers)
     out.print(f"{path} written; try it: rnca refine IMAGE MASK -o OUT --model {path}")
 
 

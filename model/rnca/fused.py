@@ -21,15 +21,16 @@ from torch import Tensor
 from .automaton import RNCA
 from .engine import fold
 
-TILE = 64
-"""Cells a program works on at a time."""
+TILE = 32
+"""Cells a program works on at a time. With 64, Triton 3.6 multiplies by warp groups (wgmma), and its product with the
+16 columns of the last layer reads shared memory beyond its end (compute-sanitizer, on an H200)."""
 
 PROGRAMS = 264
 """Programs of the backward pass, two for each multiprocessor of an H100; each has its own sums of gradients."""
 
 
 STAGES = 1
-"""Loads are not made ahead: with 3 stages Triton 3.6 reads what a loop loads from shared memory too late."""
+"""Loads are not made ahead of a loop's turn: the order of loads and stores stays as it is written."""
 
 
 @triton.jit

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ from .cases import PERCENTILES, Case, load_cases, phantom_cases, split_cases
 from .errors import InputError
 from .files import write_json, write_text
 from .jobs import write_csv
+from .patches import PatchesAhead
 from .pictures import write_png
 from .rollout import pick_device
 from .training import Progress, Settings, Trainer, net_from, read_checkpoint, train
@@ -90,8 +92,13 @@ def train_run(
     parent: str | None,
     device: str,
     out: "Console",
+    workers: int = 0,
 ) -> Path:
-    """Train in `folder`, or go on with the run it holds; returns the path of the model."""
+    """Train in `folder`, or go on with the run it holds; returns the path of the model.
+
+    With `workers`, that many processes damage masks ahead of time; a run that goes on then draws other patches than
+    one that was not interrupted.
+    """
     base = load_model(parent) if parent else None
     if base:  # what the parent sees, its child sees
         data = replace(data, intensity=base.metadata.intensity, colour=base.metadata.colour)
@@ -111,17 +118,25 @@ def train_run(
         f"{len(training)} cases to train on, {len(held)} to validate on; {place}, {settings.precision} precision."
     )
     checkpoint = folder / CHECKPOINT
-    if checkpoint.exists():
-        _check_same_run(folder, about)
-        trainer = Trainer.resume(checkpoint, training, place, settings.iterations)
-        out.print(f"going on after iteration {trainer.iteration}.")
-    else:
-        trainer = Trainer(net, training, settings, place)
-        folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN, about | {"lineage": lineage, "command": command_line()})
-    trials = make_trials(held, settings.starts, settings.seed)
-    with Watcher(folder, trials, trainer, out) as watcher:
-        net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
+    with ExitStack() as stack:
+        patches = None
+        if workers:
+            done = read_checkpoint(checkpoint)[0]["iteration"] if checkpoint.exists() else 0
+            size = (settings.patch,) * net.dims
+            patches = stack.enter_context(
+                PatchesAhead(training, size, settings.starts, settings.noise, settings.zoom, workers=workers, seed=done)
+            )
+        if checkpoint.exists():
+            _check_same_run(folder, about)
+            trainer = Trainer.resume(checkpoint, training, place, settings.iterations, patches)
+            out.print(f"going on after iteration {trainer.iteration}.")
+        else:
+            trainer = Trainer(net, training, settings, place, patches)
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RUN, about | {"lineage": lineage, "command": command_line()})
+        trials = make_trials(held, settings.starts, settings.seed)
+        with Watcher(folder, trials, trainer, out) as watcher:
+            net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
     figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps)) for steps in FINAL_STEPS}
     show(figures, out)
     write_json(folder / "figures.json", figures)
