@@ -1,19 +1,18 @@
-"""How the shipped models are made: python benchmarks/models.py pack|train|export ...
+"""How the latest models were made: python benchmarks/models.py pack|train|export ...
 
-    pack --data FOLDER --base OUT -o CASES     the training and validation cases, normalised, one file a source
-    train NAME --cases CASES -o RUN            one model from them (see RECIPES); a GPU is used where there is one
-    export NAME RUN --cases CASES -o FOLDER    the archive, its metadata, validation figures and card
+    pack --data FOLDER --base OUT -o CASES        training and validation cases, normalised, one file a source
+    train NAME --cases CASES -o RUNS              one model from them (see RECIPES); on a GPU where there is one
+    export NAME --cases CASES -o RUNS --version V the archive, with metadata, validation figures and card, in RUNS/NAME
 
-FOLDER holds the data sets, OUT is what benchmarks/segmenters.py wrote (its out-of-fold predictions are what vessel-2d
-repairs). Only `train` patients are trained on and only `val` patients are validated on. A file of cases holds images of
-8 bits after normalisation, so that it can be taken to a machine with a GPU; `train` needs neither SimpleITK nor MONAI.
+FOLDER holds the data sets, OUT is what benchmarks/segmenters.py wrote (vessel-2d repairs its out-of-fold predictions).
+Only `train` patients are trained on and only `val` patients validated on. A file of cases holds images of 8 bits after
+normalisation and can be taken to a machine with a GPU; `train` itself uses neither SimpleITK nor MONAI.
 """
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from common.running import case_seed, guarded, say
+from common.inflate import inflate
+from common.running import guarded, say
 from rnca.automaton import RNCA
-from rnca.cases import Case, Starts, phantom_cases
-from rnca.files import atomic_path, write_json
+from rnca.cases import Case, Starts, load_cases, phantom_cases
+from rnca.errors import InputError
+from rnca.files import atomic_path, list_images, read_image, read_mask, write_json, write_text
+from rnca.geometry import as_array
 from rnca.intensity import network_input
 from rnca.patches import PatchesAhead
-from rnca.training import Settings, Trainer, train
-from volumes import render
+from rnca.training import Settings, Trainer, net_from, read_checkpoint, train
 
 FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
-FREE, SHARE_ALIKE, NC = "CC BY 4.0", "CC BY-SA 4.0", "CC BY-NC-SA 4.0 (non-commercial)"
-SCALES = [0.0, 2.0]
+CC_BY, SHARE_ALIKE, NC = "CC BY 4.0", "CC BY-SA 4.0", "CC BY-NC-SA 4.0 (non-commercial)"
 
 FIVES = "FIVES (AMD), training images; CC BY 4.0; Jin et al., Scientific Data 9:475, 2022"
 CHASE = (
@@ -43,14 +43,10 @@ CHASE = (
 ACDC = (
     "ACDC, training patients; CC BY-NC-SA 4.0; Bernard et al., IEEE Transactions on Medical Imaging 37:2514-2525, 2018"
 )
-CURVAS = "CURVAS, training patients; CC BY-NC; CURVAS challenge, MICCAI 2024"
-CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 HIPPOCAMPUS = (
     "Medical Segmentation Decathlon, hippocampus, training subjects; CC BY-SA 4.0; "
     "Antonelli et al., Nature Communications 13:4128, 2022"
 )
-RINGS = "rNCA authors' synthetic rings (120 of 512 images of 64×64); MIT; Silbernagel, Alonso et al., arXiv 2512.13397"
-TREES = "MedRad trees, training subjects (masks; images made); CC BY-NC-SA 4.0; see the data set"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
 
@@ -61,46 +57,43 @@ class Recipe:
     description: str
     licence: str
     trained_on: tuple[str, ...]
-    sources: tuple[str, ...]  # of SOURCES
-    phantoms: tuple[str, ...]  # KIND:COUNT:SIZE; KIND:COUNT:SIZE:rendered also with images made as for trees
+    source: str  # of SOURCES
+    phantoms: tuple[str, ...]  # KIND:COUNT:SIZE
     settings: Settings
     sigma: float  # of the local contrast, voxels
+    scales: tuple[float, ...] = (0.0, 2.0)
+    start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
     colour: str = "luminance"
 
     @property
     def intensity(self) -> dict[str, Any]:
         """The metadata's entry."""
-        return {"kind": "local", "sigma": self.sigma, "scales": SCALES}
+        spec: dict[str, Any] = {"kind": "local", "sigma": self.sigma}
+        return spec if self.scales == (0.0,) else spec | {"scales": list(self.scales)}
 
 
-PLANE = Settings(
-    iterations=8000,
-    batch=64,
-    pool=1024,
-    fresh=8,
-    patch=64,
-    first=(20, 40),
-    focus=0.7,
-    topology=2.0,
-    noise=0.1,
-    zoom=(0.75, 1.35),
-)
-SPACE = replace(PLANE, batch=8, pool=192, fresh=1, patch=32)
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
+LATER = Settings(fresh=1, first=(18, 36), learning_rate=5e-4, noise=0.06, zoom=(0.8, 1.25))
+"""For models that go on from another: few fresh states, so that they learn to stay where they are."""
+
 RECIPES = {
     "vessel-2d": Recipe(
         "Bridges gaps in retinal vessels and takes loose pieces away, from a network's probabilities (soft) or from a"
         " binary mask.",
-        FREE,
+        CC_BY,
         (FIVES, CHASE, PHANTOMS),
-        ("vessels",),
-        ("vessels:40:96",),
+        "vessels",
+        ("vessels:30:96",),
         replace(
-            PLANE,
-            starts=Starts(("gaps", "thin", "open", "mixed"), (0.1, 0.9), clean=0.2, given=0.85),
+            LATER,
+            iterations=0,
+            focus=0.4,
+            topology=3.0,
+            starts=Starts(("gaps", "thin", "open", "mixed"), (0.1, 0.9), clean=0.3, given=0.85),
         ),
-        24.0,
+        20.0,
+        start="vessel-2d",
         colour="green",
     ),
     "myocardium-2d": Recipe(
@@ -108,102 +101,65 @@ RECIPES = {
         " and thickened walls, loose islands.",
         NC,
         (ACDC,),
-        ("heart",),
+        "heart",
         (),
         replace(
-            PLANE,
-            patch=80,
-            batch=48,
-            fresh=6,
-            starts=Starts(("wedges", "wedges", "thin", "thick", "open", "islands"), (0.2, 1.0), clean=0.25, most=3),
+            LATER,
+            iterations=0,
+            patch=72,
+            first=(20, 40),
+            between=(6, 10),
+            focus=0.7,
+            topology=1.0,
+            starts=Starts(("wedges", "wedges", "thin", "thick", "open", "islands"), (0.3, 1.0), clean=0.35, most=3),
         ),
         16.0,
+        scales=(0.0,),
+        start="myocardium-2d",
     ),
     "organ-2d": Recipe(
-        "Fills chunks and holes of compact objects in slices and takes loose islands away.",
+        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
+        " away; has seen generated organs and the hippocampus only.",
         SHARE_ALIKE,
         (HIPPOCAMPUS, PHANTOMS),
-        ("hippocampus-slices",),
+        "hippocampus-slices",
         ("blobs:400:128",),
-        replace(PLANE, patch=96, batch=32, fresh=4, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
-        32.0,
-    ),
-    "organ-2d-nc": Recipe(
-        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
-        " away.",
-        NC,
-        (CURVAS, CHAOS, PHANTOMS),
-        ("organs",),
-        ("blobs:60:128",),
-        replace(PLANE, patch=96, batch=32, fresh=4, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
-        32.0,
-    ),
-    "general-2d": Recipe(
-        "Closes gaps, fills chunks and holes and takes loose islands away, in rings, compact organs and vessels alike:"
-        " the model for masks that no other one was made for.",
-        SHARE_ALIKE,
-        (FIVES, CHASE, HIPPOCAMPUS, RINGS, PHANTOMS),
-        ("vessels", "vessels", "vessels", "rings", "rings", "hippocampus-slices"),
-        ("rings:200:96", "thin-rings:80:80", "blobs:200:96", "vessels:150:96"),
-        replace(
-            PLANE,
-            patch=72,
-            batch=64,
-            fresh=8,
-            learning_rate=8e-4,
-            starts=Starts(("mixed", "mixed", "gaps", "chunks", "wedges"), (0.1, 0.9), clean=0.3),
+        Settings(
+            iterations=2423,
+            batch=32,
+            pool=1024,
+            fresh=4,
+            patch=96,
+            first=(20, 40),
+            focus=0.7,
+            topology=2.0,
+            noise=0.1,
+            zoom=(0.75, 1.35),
+            starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
-        24.0,
+        32.0,
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
         SHARE_ALIKE,
         (HIPPOCAMPUS, PHANTOMS),
-        ("hippocampus",),
-        ("blobs:100:48",),
-        replace(SPACE, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
+        "hippocampus",
+        ("blobs:60:48",),
+        replace(
+            LATER,
+            iterations=0,
+            batch=4,
+            pool=96,
+            patch=28,
+            first=(14, 28),
+            learning_rate=6e-4,
+            focus=0.5,
+            topology=1.0,
+            zoom=(0.75, 1.35),
+            starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
+        ),
         16.0,
-        dims=3,
-    ),
-    "organ-3d-nc": Recipe(
-        "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes and takes loose islands away.",
-        NC,
-        (HIPPOCAMPUS, CHAOS, PHANTOMS),
-        ("hippocampus", "mr"),
-        ("blobs:40:48",),
-        replace(SPACE, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
-        16.0,
-        dims=3,
-    ),
-    "vessel-3d": Recipe(
-        "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away.",
-        "Apache-2.0",
-        (PHANTOMS,),
-        (),
-        ("vessels:160:64:rendered",),
-        replace(SPACE, starts=Starts(("gaps", "gaps", "gaps", "thin", "open", "mixed"), (0.2, 0.9), clean=0.25)),
-        16.0,
-        dims=3,
-    ),
-    "vessel-3d-nc": Recipe(
-        "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
-        NC,
-        (TREES, PHANTOMS),
-        ("trees",),
-        ("vessels:60:64:rendered",),
-        replace(SPACE, starts=Starts(("gaps", "gaps", "gaps", "thin", "open", "mixed"), (0.2, 0.9), clean=0.25)),
-        16.0,
-        dims=3,
-    ),
-    "general-3d": Recipe(
-        "Closes gaps, fills chunks and holes and takes loose islands away in volumes of organs and trees alike: the"
-        " model for volumes that no other one was made for.",
-        SHARE_ALIKE,
-        (HIPPOCAMPUS, PHANTOMS),
-        ("hippocampus",),
-        ("blobs:80:48", "rings:60:48", "vessels:100:64:rendered"),
-        replace(SPACE, learning_rate=8e-4, starts=Starts(("mixed", "gaps", "chunks"), (0.1, 0.9), clean=0.3)),
-        16.0,
+        start="organ-2d",
         dims=3,
     ),
 }
@@ -214,30 +170,26 @@ RECIPES = {
 
 @dataclass
 class Packed:
-    """A case as it is stored: the image normalised, not yet blurred; `objects` are the labels of each case made of it.
-
-    Without an image (a mask that has none) one is made when the case is loaded.
-    """
+    """A case as it is stored: the image normalised, not yet blurred; `objects` are the labels of each case."""
 
     name: str
     group: str
-    image: NDArray[np.int8] | None  # (*S)
+    image: NDArray[np.int8]  # (*S)
     label: NDArray[np.uint8]  # (*S)
     starts: list[NDArray[np.uint8]] = field(default_factory=list)  # value / 255
     objects: tuple[tuple[int, ...], ...] = ((1,),)
 
 
+def crop(case: Packed, margin: int) -> Packed:
+    """The part about the label and the starts."""
+    used = np.logical_or.reduce([case.label > 0, *[start > 127 for start in case.starts]])
+    box = tuple(slice(max(int(at.min()) - margin, 0), int(at.max()) + margin + 1) for at in np.nonzero(used))
+    return replace(case, image=case.image[box], label=case.label[box], starts=[s[box] for s in case.starts])
+
+
 def quantise(image: NDArray[np.float32]) -> NDArray[np.int8]:
     """Normalised values, -3 to 3, as 8 bits."""
     return np.rint(np.clip(image, -3, 3) * FULL).astype(np.int8)
-
-
-def crop(case: Packed, margin: int) -> Packed:
-    """The part about the label and the starts."""
-    used = (case.label > 0) | np.any([s > 127 for s in case.starts], axis=0) if case.starts else case.label > 0
-    box = tuple(slice(max(int(found.min()) - margin, 0), int(found.max()) + margin + 1) for found in np.nonzero(used))
-    image = None if case.image is None else case.image[box]
-    return replace(case, image=image, label=case.label[box], starts=[s[box] for s in case.starts])
 
 
 def from_cases(cases: Sequence[Case], margin: int) -> Iterator[Packed]:
@@ -249,105 +201,47 @@ def from_cases(cases: Sequence[Case], margin: int) -> Iterator[Packed]:
             yield crop(packed, margin)
 
 
-def vessels(data: Path, base: Path, split: str) -> Iterator[Packed]:
+def vessels(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Fundus photographs with what networks made of them."""
-    from rnca.cases import load_cases
-
-    spec = {"kind": "local", "sigma": 24.0}
     yield from from_cases(load_cases(base / "vessels" / split, dims=2, intensity=spec, colour="green"), 32)
 
 
-def rings(data: Path, base: Path, split: str) -> Iterator[Packed]:
-    """120 of the rNCA authors' rings to train on, 40 to validate on."""
-    from rnca.cases import load_cases
-
-    cases = load_cases(data / "rnca_rings" / "train", dims=2, intensity={"kind": "local", "sigma": 24.0})
-    yield from from_cases({"train": cases[:120], "val": cases[120:160]}[split], 32)
-
-
-def heart(data: Path, base: Path, split: str) -> Iterator[Packed]:
+def heart(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Slices with myocardium."""
-    from rnca.cases import load_cases
-
-    spec = {"kind": "local", "sigma": 16.0}
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
-def organs(data: Path, base: Path, split: str) -> Iterator[Packed]:
-    """Organs in slices, in the size of benchmarks/fill.py."""
-    import fill
-
-    given = argparse.Namespace(data=data, data_chaos_ct=None, limit=None)
-    for _, case, organ in fill.organs(given, split):
-        if not organ.any():
-            continue
-        image, truth = fill.resize(case, organ, 108)
-        if truth.sum() >= fill.SMALLEST:
-            values = network_input(image[None], 1, {"kind": "local", "sigma": 32.0})[0]
-            yield crop(Packed(case.name, case.group, quantise(values), truth.astype(np.uint8)), 28)
-
-
-def volume_cases(
-    folder: Path, sigma: float, objects: tuple[tuple[int, ...], ...], zoom: int = 1
-) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.uint8]]]:
-    """(name, normalised image, labels) of the volumes of a folder."""
-    from rnca.files import list_images, read_image, read_mask
-    from rnca.geometry import as_array
-
+def volumes_of(folder: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.uint8]]]:
+    """(name, image, labels) of a folder's volumes."""
     labels = list_images(folder / "labels")
     for name, path in sorted(list_images(folder / "images").items()):
-        image = np.array(as_array(read_image(path)))
+        image = np.array(as_array(read_image(path)), np.float32)
         yield name, image, np.array(as_array(read_mask(labels[name]))).astype(np.uint8)
 
 
-def hippocampus(data: Path, base: Path, split: str) -> Iterator[Packed]:
+def hippocampus(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Both parts as one, and each."""
-    for name, image, label in volume_cases(data / "hippocampus_msd" / split, 16, ()):
-        values = network_input(image[None], 1, {"kind": "local", "sigma": 16.0})[0]
+    for name, image, label in volumes_of(data / "hippocampus_msd" / split):
+        values = network_input(image[None], 1, spec)[0]
         yield crop(Packed(name, name, quantise(values), label, [], ((1, 2), (1,), (2,))), 8)
 
 
-def hippocampus_slices(data: Path, base: Path, split: str) -> Iterator[Packed]:
+def hippocampus_slices(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Three slices of each, three times as large: as many pixels as an organ in a slice has."""
-    for name, image, label in volume_cases(data / "hippocampus_msd" / split, 24, ()):
+    for name, image, label in volumes_of(data / "hippocampus_msd" / split):
         area = (label > 0).sum((1, 2))
         for number in np.argsort(-area)[:9:3]:
-            large = ndimage.zoom(image[number].astype(np.float32), 3, order=1)
+            large = ndimage.zoom(image[number], 3, order=1)
             mask = ndimage.zoom((label[number] > 0).astype(np.float32), 3, order=1) > 0.5
-            values = network_input(large[None], 1, {"kind": "local", "sigma": 28.0})[0]
+            values = network_input(large[None], 1, spec)[0]
             yield crop(Packed(f"{name}_{number}", name, quantise(values), mask.astype(np.uint8)), 28)
 
 
-def mr(data: Path, base: Path, split: str) -> Iterator[Packed]:
-    """Abdominal organs, each an object."""
-    for name, image, label in volume_cases(data / "chaos_mr_t2" / split, 16, ()):
-        values = network_input(image[None], 1, {"kind": "local", "sigma": 16.0})[0]
-        yield crop(Packed(name, name, quantise(values), label, [], ((1,), (2,), (3,), (4,))), 6)
-
-
-def trees(data: Path, base: Path, split: str) -> Iterator[Packed]:
-    """Boxes of trees, without images."""
-    import volumes
-    from rnca.files import list_images, read_mask
-    from rnca.geometry import as_array
-
-    for kind in volumes.TREES:
-        folder = data / "medrad_trees" / split / "labels" / kind
-        for name, path in list_images(folder).items() if folder.is_dir() else ():
-            whole = np.array(as_array(read_mask(path))) != 0
-            for number, box in enumerate(volumes.full_boxes(whole, 96, 6)):
-                yield Packed(f"{kind}_{name}_{number}", name, None, whole[box].astype(np.uint8))
-
-
-SOURCES: dict[str, Callable[[Path, Path, str], Iterator[Packed]]] = {
+SOURCES: dict[str, Callable[[Path, Path, str, dict[str, Any]], Iterator[Packed]]] = {
     "vessels": vessels,
-    "rings": rings,
     "heart": heart,
-    "organs": organs,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
-    "mr": mr,
-    "trees": trees,
 }
 
 
@@ -357,8 +251,7 @@ def write_packed(cases: Sequence[Packed], path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
     for number, case in enumerate(cases):
         arrays[f"{number}/label"] = case.label
-        if case.image is not None:
-            arrays[f"{number}/image"] = case.image
+        arrays[f"{number}/image"] = case.image
         arrays |= {f"{number}/start{n}": start for n, start in enumerate(case.starts)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -369,7 +262,7 @@ def read_packed(path: Path) -> Iterator[Packed]:
     """What `write_packed` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         for number, about in enumerate(json.loads(stored["about"].tobytes())):
-            image = stored[f"{number}/image"] if f"{number}/image" in stored.files else None
+            image = stored[f"{number}/image"]
             starts = [stored[f"{number}/start{n}"] for n in range(about["starts"])]
             objects = tuple(tuple(labels) for labels in about["objects"])
             yield Packed(about["name"], about["group"], image, stored[f"{number}/label"], starts, objects)
@@ -378,76 +271,114 @@ def read_packed(path: Path) -> Iterator[Packed]:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def scaled(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A normalised image (*S) at the recipes' scales: (C, *S), as `rnca.intensity` blurs it."""
-    levels = [image if s == 0 else ndimage.gaussian_filter(image, s, mode="nearest", truncate=3) for s in SCALES]
+def packed_path(recipe: Recipe, folder: Path, split: str) -> Path:
+    """Where the cases of a recipe are packed."""
+    return folder / f"{recipe.source}-{recipe.sigma:g}.{split}.npz"
+
+
+def scaled(image: NDArray[np.float32], scales: Sequence[float]) -> NDArray[np.float32]:
+    """A normalised image (*S) at a recipe's scales: (C, *S), as `rnca.intensity` blurs it."""
+    levels = [image if s == 0 else ndimage.gaussian_filter(image, s, mode="nearest", truncate=3) for s in scales]
     return np.stack(levels).astype(np.float32)
 
 
-def rendered(label: NDArray[np.bool_], name: str, recipe: Recipe, seed: int) -> Case:
-    """A tree with an image made for it."""
-    image = render(label, np.random.default_rng(case_seed(seed, name)))
-    return Case(f"{name}_{seed}", network_input(image[None], len(SCALES), recipe.intensity), label, group=name)
-
-
 def load(recipe: Recipe, folder: Path, split: str) -> list[Case]:
-    """All cases of a recipe; a tenth of the phantoms is for validation."""
-    cases = []
-    for source in recipe.sources:
-        for packed in read_packed(folder / f"{source}.{split}.npz"):
-            image = None if packed.image is None else scaled(packed.image / np.float32(FULL))
-            for labels in packed.objects:
-                label = np.isin(packed.label, labels)
-                if not label.any():
-                    continue
-                if image is None:
-                    cases += [rendered(label, packed.name, recipe, seed) for seed in range(2)]
-                    continue
-                starts = [(s / 255).astype(np.float32) for s in packed.starts]
+    """All cases of a recipe; a tenth as many phantoms, others, are for validation."""
+    path, cases = packed_path(recipe, folder, split), []
+    if not path.exists():
+        raise InputError(f"{path} does not exist: python benchmarks/models.py pack --help")
+    for packed in read_packed(path):
+        image = scaled(packed.image / np.float32(FULL), recipe.scales)
+        starts = [(s / 255).astype(np.float32) for s in packed.starts]
+        for labels in packed.objects:
+            label = np.isin(packed.label, labels)
+            if label.any():
                 cases.append(Case(f"{packed.name}_{labels[0]}", image, label, starts, packed.group))
     for text in recipe.phantoms:
-        kind, count, size, *made = text.split(":")
-        held = int(count) // 10
-        amount, seed = (held, 1) if split == "val" else (int(count), 0)
-        found = phantom_cases(kind, (int(size),) * recipe.dims, amount, seed, len(SCALES), recipe.intensity)
-        cases += found
-        if made:
-            cases += [rendered(case.label, f"{case.name}_{seed}", recipe, 0) for case in found]
+        kind, count, size = text.split(":")
+        amount, seed = (int(count) // 10, 1) if split == "val" else (int(count), 0)
+        shape = (int(size),) * recipe.dims
+        cases += phantom_cases(kind, shape, amount, seed, len(recipe.scales), recipe.intensity)
     return cases
 
 
-def new_net(recipe: Recipe) -> RNCA:
-    """The untrained network."""
-    return RNCA(dims=recipe.dims, image_channels=len(SCALES), hidden=128)
+def first_net(recipe: Recipe) -> RNCA:
+    """What training begins with."""
+    if recipe.start is None:
+        return RNCA(dims=recipe.dims, image_channels=len(recipe.scales))
+    from rnca.zoo import load_model
+
+    parent = load_model(recipe.start).definition
+    return parent if parent.dims == recipe.dims else inflate(parent)
 
 
 def run(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     """Train one model, or go on with it."""
     settings = replace(recipe.settings, iterations=given.iterations or recipe.settings.iterations)
-    if given.batch:
-        settings = replace(settings, batch=given.batch, fresh=max(1, given.batch // 8), pool=32 * given.batch)
-    cases = load(recipe, given.cases, "train")
-    folder = given.output / name
-    checkpoint = folder / "checkpoint.npz"
+    cases, folder = load(recipe, given.cases, "train"), given.output / name
     say(f"{name}: {len(cases)} cases, {settings.iterations} iterations of {settings.batch} on {given.device}")
     torch.manual_seed(settings.seed)
+    checkpoint = folder / "checkpoint.npz"
+    done = read_checkpoint(checkpoint)[0]["iteration"] if checkpoint.exists() else 0
     size = (settings.patch,) * recipe.dims
-    with PatchesAhead(cases, size, settings.starts, settings.noise, settings.zoom, workers=given.workers) as patches:
-        if checkpoint.exists():
+    with PatchesAhead(
+        cases, size, settings.starts, settings.noise, settings.zoom, workers=given.workers, seed=done
+    ) as patches:
+        if done:
             trainer = Trainer.resume(checkpoint, cases, given.device, settings.iterations, patches)
         else:
-            trainer = Trainer(new_net(recipe), cases, settings, given.device, patches)
-        train(trainer, folder, on_progress=lambda p: say(f"{name} {p.iteration}: loss {p.loss:.4f}, {p.seconds:.3f} s"))
-    write_json(folder / "run.json", {"name": name, "seconds": round(time.process_time())})
+            trainer = Trainer(first_net(recipe), cases, settings, given.device, patches)
+        train(trainer, folder, on_progress=lambda p: say(f"{name} {p.iteration}: loss {p.loss:.4f}, {p.seconds:.2f} s"))
+
+
+def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
+    """Validation figures, archive, metadata and card."""
+    from rnca.cards import card, parse_source
+    from rnca.validation import make_trials, repair, score
+    from rnca.zoo import describe, load_model, save_model
+
+    about, arrays = read_checkpoint(given.output / name / "checkpoint.npz")
+    net = net_from(about, arrays).eval()
+    trials = make_trials(load(recipe, given.cases, "val"), recipe.settings.starts, 0, most=given.trials)
+    figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps)) for steps in (64, 128, 256)}
+    parent = load_model(recipe.start).metadata if recipe.start else None
+    training = {
+        "recipe": f"benchmarks/models.py, {name}",
+        "settings": about["settings"],
+        "iteration": about["iteration"],
+    }
+    metadata = describe(
+        net,
+        name,
+        given.version,
+        description=recipe.description,
+        licence=recipe.licence,
+        intensity=recipe.intensity,
+        colour=recipe.colour,
+        trained_on=[parse_source(text) for text in recipe.trained_on],
+        training=json.loads(json.dumps(training)),
+        figures=figures,
+        parent=f"{parent.name} {parent.version} {parent.weights_sha256}" if parent else None,
+    )
+    path = given.output / name / "zoo" / f"{name}.ts"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_model(net, path, metadata)
+    write_json(path.with_name("metadata.json"), asdict(load_model(path).metadata))
+    write_text(
+        path.with_name("README.md"), card(metadata, f"python benchmarks/models.py train {name} --cases CASES -o RUNS")
+    )
+    say(f"{path.parent} written")
 
 
 def pack(given: argparse.Namespace) -> None:
-    """Every source, both splits; those that are there are kept."""
-    for source in given.source or SOURCES:
+    """The cases of the recipes, both splits; those that are there are kept."""
+    for name in given.name:
+        recipe = RECIPES[name]
         for split in ("train", "val"):
-            path = given.output / f"{source}.{split}.npz"
+            path = packed_path(recipe, given.output, split)
             if not path.exists():
-                cases = list(SOURCES[source](given.data, given.base, split))
+                spec = {"kind": "local", "sigma": recipe.sigma}
+                cases = list(SOURCES[recipe.source](given.data, given.base, split, spec))
                 write_packed(cases, path)
                 say(f"{path.name}: {len(cases)} cases, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -455,25 +386,29 @@ def pack(given: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    packing = commands.add_parser("pack", help="normalise the cases")
+    packing = commands.add_parser("pack", help="normalise the cases of recipes")
+    packing.add_argument("name", nargs="*", choices=RECIPES, default=list(RECIPES), help="recipes (default all)")
     packing.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     packing.add_argument("--base", type=Path, required=True, help="folder that segmenters.py wrote")
-    packing.add_argument("--source", nargs="+", choices=SOURCES, help="these only")
     packing.add_argument("-o", "--output", type=Path, required=True)
-    training = commands.add_parser("train", help="train models, one after the other")
-    training.add_argument("name", nargs="+", choices=RECIPES)
+    training = commands.add_parser("train", help="train a model")
+    training.add_argument("name", choices=RECIPES)
     training.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
     training.add_argument("--iterations", type=int, help="instead of the recipe's")
-    training.add_argument("--batch", type=int, help="instead of the recipe's; 8 suits a CPU")
-    training.add_argument("--workers", type=int, default=2, help="processes that damage masks (default 2)")
+    training.add_argument("--workers", type=int, default=1, help="processes that damage masks (default 1)")
     training.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training.add_argument("-o", "--output", type=Path, required=True)
+    exporting = commands.add_parser("export", help="make the archive of a trained model")
+    exporting.add_argument("name", choices=RECIPES)
+    exporting.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
+    exporting.add_argument("--version", default="1.0.0")
+    exporting.add_argument("--trials", type=int, default=64, help="cases to validate on, at most (default 64)")
+    exporting.add_argument("-o", "--output", type=Path, required=True, help="folder that train wrote")
     given = parser.parse_args()
     if given.command == "pack":
         pack(given)
-    elif given.command == "train":
-        for name in given.name:
-            run(name, RECIPES[name], given)
+    else:
+        (run if given.command == "train" else export)(given.name, RECIPES[given.name], given)
 
 
 if __name__ == "__main__":

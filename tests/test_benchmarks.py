@@ -17,6 +17,7 @@ from torch import nn
 
 import ablation
 import fill
+import models
 import rings
 import rnca
 import segmenters
@@ -26,9 +27,11 @@ from common import refiners
 from common.chunks import cut_chunks
 from common.data import Picture, read_acdc, read_cases, read_chaos_ct, read_drive, read_stack
 from common.fitting import Fit, Recipe, Sample, draw_batch, fit, predict
+from common.inflate import inflate
 from common.running import choose, guarded, measure
 from common.scores import patch_boxes, patch_scores, pool_patches
 from common.tables import Rows, aggregate, as_csv, markdown
+from conftest import random_net
 from rnca.automaton import RNCA
 from rnca.cases import Case
 from rnca.errors import InputError
@@ -523,3 +526,54 @@ def test_organ_is_made_smaller_to_fit_never_larger() -> None:
     assert 106 <= (places.max(0) - places.min(0) + 1).max() <= 109
     assert dice(image > 50, mask) > 0.98
     assert fill.resize(Picture("b", "b", small, small), small, 108)[1] is small
+
+
+# How the models are made
+
+
+def test_an_inflated_network_does_in_a_slice_what_the_flat_one_does() -> None:
+    flat = random_net(0, 2, 2, state_channels=16, hidden=48)
+    image, mask = torch.randn(1, 2, 1, 9, 8), (torch.rand(1, 1, 1, 9, 8) > 0.6).float()
+    with torch.no_grad():
+        found, expected = inflate(flat, small=0).eval()(image, mask, 5), flat(image[:, :, 0], mask[:, :, 0], 5)
+        assert torch.equal(found[:, :, 0], expected)
+        assert expected.any()
+        stack = image.repeat(1, 1, 4, 1, 1), mask.repeat(1, 1, 4, 1, 1)
+        assert not torch.equal(inflate(flat).eval()(*stack, 5)[:, :, 0], expected)
+
+
+def test_packed_cases_come_back(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    label = np.zeros((40, 40), np.uint8)
+    label[15:20, 12:30] = 2
+    image = draw.normal(0, 1, label.shape).astype(np.float32)
+    whole = models.Packed("a", "b", models.quantise(image), label, [(255 * draw.random(label.shape)).astype(np.uint8)])
+    models.write_packed([models.crop(whole, 4), whole], tmp_path / "cases.npz")
+    cropped, found = models.read_packed(tmp_path / "cases.npz")
+    assert (found.name, found.group, found.objects) == ("a", "b", ((1,),))
+    np.testing.assert_array_equal(found.label, label)
+    np.testing.assert_array_equal(found.starts[0], whole.starts[0])
+    np.testing.assert_allclose(found.image / models.FULL, np.clip(image, -3, 3), atol=0.5 / models.FULL + 1e-6)
+    assert (cropped.label > 0).sum() == (label > 0).sum()
+
+
+def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.zeros((40, 40), np.uint8)
+    label[10:30, 12:28] = 1
+    case = models.Packed("a", "b", models.quantise((label * 2.0 - 1).astype(np.float32)), label)
+    recipe = replace(
+        models.RECIPES["organ-2d"],
+        phantoms=("blobs:4:48",),
+        settings=replace(models.RECIPES["organ-2d"].settings, batch=2, pool=4, fresh=1, patch=24, first=(2, 3)),
+    )
+    monkeypatch.setitem(models.RECIPES, "organ-2d", recipe)
+    models.write_packed([case], models.packed_path(recipe, tmp_path, "train"))
+    for iterations in ("2", "3"):
+        words = ["models.py", "train", "organ-2d", "--cases", str(tmp_path), "-o", str(tmp_path / "runs")]
+        monkeypatch.setattr(sys, "argv", [*words, "--iterations", iterations, "--device", "cpu"])
+        models.main()
+    about, _ = models.read_checkpoint(tmp_path / "runs" / "organ-2d" / "checkpoint.npz")
+    assert about["iteration"] == 3
+    monkeypatch.setattr(sys, "argv", ["models.py", "train", "organ-3d", "--cases", str(tmp_path), "-o", str(tmp_path)])
+    with pytest.raises(InputError, match="pack --help"):
+        models.main()
