@@ -81,7 +81,7 @@ class Engine(nn.Module):
     OUTSIDE: Final[int] = 0  # two slots that stay zero ...
     MISSING: Final[int] = 1
     FIRST: Final[int] = 2  # ... and the first that is a cell
-    CHUNK: Final[int] = 4096  # cells a product on a CPU: its operands stay in the L2 cache
+    CHUNK: Final[int] = 4096  # cells a product on a CPU in float32: its operands stay in the L2 cache
     CHUNK_CUDA: Final[int] = 1 << 17
 
     w_state: Tensor
@@ -170,7 +170,7 @@ class Engine(nn.Module):
             above, before, count = F.pad(above, rows), F.pad(before, rows), F.pad(count, rows)
             spread = F.pad(spread.index_fill(0, fresh, 1), rows)
         count = self.recount(count, above, before, near)
-        alive = count > 0
+        alive = count.to(torch.bool)  # much faster than a comparison
         known = new.size(0)
         stays = cells.alive & alive[:known]
         dead = (~stays).nonzero().flatten()
@@ -220,8 +220,7 @@ class Engine(nn.Module):
             torch.index_select(table, 0, cells.near[first : first + rows].flatten(), out=around)
             torch.addmm(drive, around.view(rows, -1), w_state, out=hidden)
             signed.relu_()
-            change = torch.mm(hidden, w_delta).to(torch.float32)
-            change += self.w_delta_bias
+            change = torch.mm(hidden, w_delta) + self.w_delta_bias  # float32
             if stochastic:
                 change *= (torch.rand([rows, 1], device=out.device) >= self.skip) / (1 - self.skip)
             torch.add(cells.state[first : first + rows], change, out=out[first : first + rows])
@@ -286,7 +285,7 @@ class Engine(nn.Module):
         slot[added] = slots
         out = torch.empty([where.size(0), k], dtype=torch.int32, device=where.device)
         out[:old] = near
-        chunk = self.CHUNK_CUDA if where.is_cuda else self.CHUNK
+        chunk = self.chunk(drive[0])
         buffer = torch.empty([min(chunk, added.size(0)), k], dtype=torch.int64, device=where.device)
         driven = torch.empty([added.size(0), self.hidden], dtype=drive[0].dtype, device=where.device)
         for first in range(0, added.size(0), chunk):
@@ -310,9 +309,13 @@ class Engine(nn.Module):
             out.view(-1)[place] = slots[pairs.div(k, rounding_mode="floor")]
         return out
 
+    def chunk(self, drive: Tensor) -> int:
+        """Cells a product: as many bytes in both precisions."""
+        return self.CHUNK_CUDA if drive.is_cuda else self.CHUNK * 4 // drive.element_size()
+
     def append(self, drive: list[Tensor], rows: Tensor) -> None:
         """Append rows to a list of chunks: all but the last are full."""
-        chunk = self.CHUNK_CUDA if rows.is_cuda else self.CHUNK
+        chunk = self.chunk(rows)
         first = 0
         if len(drive) > 0 and drive[-1].size(0) < chunk:
             first = chunk - drive[-1].size(0)
