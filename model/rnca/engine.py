@@ -130,10 +130,11 @@ class Engine(nn.Module):
         values = F.pad(mask, [1, 1] * self.dims).flatten()
         live = values if mask.dtype == torch.bool else values > self.threshold
         crowd = self.crowds(live, shape)
-        needed = crowd > 0
+        needed = crowd
         if mask.is_floating_point():
             # A soft value that does not live is still seen by its alive neighbours in the first step.
-            needed |= (values != 0) & (self.crowds(needed, shape) > 0)
+            lives = crowd > 0
+            needed = lives | ((values != 0) & (self.crowds(lives, shape) > 0))
         wanted = needed.nonzero().flatten()
         zeros = torch.zeros([self.FIRST], dtype=torch.int64, device=mask.device)
         where = torch.cat([zeros - self.offsets(shape, mask.device)[0], wanted])  # of the first two: any inside
@@ -326,12 +327,13 @@ class Engine(nn.Module):
     def crowds(self, cells: Tensor, shape: list[int]) -> Tensor:
         """(P,) bool -> (P,) uint8: how many of a position's neighbours, itself among them, are set; 0 outside."""
         total = cells.to(torch.uint8)
+        line = torch.empty_like(total)
         stride = 1
         for axis in range(self.dims):
-            line = total.clone()
+            line.copy_(total)
             line[stride:] += total[:-stride]
             line[:-stride] += total[stride:]
-            total = line
+            total, line = line, total
             stride *= shape[self.dims - axis] + 2
         self.fill_border(total, shape, 0)
         return total
