@@ -281,6 +281,15 @@ def test_bfloat16_repairs_as_float32_does(dims: int) -> None:
     assert dice((exact > 0.5).numpy()[0, 0], blobs) > 0.95 > dice(mask.numpy()[0, 0] > 0.5, blobs)
 
 
+@both_dims
+def test_more_cells_than_fit_one_chunk_in_bfloat16(dims: int) -> None:
+    shape = (1, 1, *{2: (100, 101), 3: (21, 22, 23)}[dims])
+    assert np.prod(shape) > 2 * Engine.CHUNK
+    image, mask, net = noise(*shape), torch.ones(shape), filler(dims)
+    low, exact = compile(net, bfloat16=True)(image, mask, 3), compile(net)(image, mask, 3)
+    assert 0 < (low - exact)[exact > 0.5].abs().max() < 0.02
+
+
 def test_bfloat16_can_be_switched_on_and_off() -> None:
     fast, image, mask = compile(random_net(1)), noise(1, 1, 9, 9), make_mask("dense", (1, 1, 9, 9), 0)
     exact = fast(image, mask, 8)

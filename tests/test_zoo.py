@@ -47,6 +47,11 @@ def test_an_archive_does_not_tell_where_it_was_made(saved: Path) -> None:
     assert b"site-packages" not in contents
 
 
+def test_saving_twice_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
+    again = save_model(NET, tmp_path / "elsewhere" / "model.ts", describe(NET, "model", "1.2.3", **KNOWN))
+    assert again.read_bytes() == saved.read_bytes()
+
+
 def refusal(name: str | Path) -> str:
     """The one sentence with which a model is refused."""
     with pytest.raises(InputError) as caught:

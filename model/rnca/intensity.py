@@ -90,7 +90,8 @@ class NetworkInput:
         if self.local:
             values = local_contrast(values, middle, self.local, self.slice_axis)
         levels = [values if s == 0 else _blur(values, s, self.slice_axis) for s in self.scales]
-        return np.concatenate([level[(slice(None), *inner)] for level in levels])
+        parts = [level[(slice(None), *inner)] for level in levels]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def network_input(

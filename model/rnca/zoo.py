@@ -133,11 +133,11 @@ def save_model(net: RNCA, path: str | Path, metadata: Metadata) -> Path:
 
 
 def _without_places(archive: bytes) -> bytes:
-    """A TorchScript archive less its debugging records, which hold where on this machine the sources lie."""
+    """A TorchScript archive less what depends on where the sources lie: debugging records, and a hash of them."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(out, "w") as target:
         for entry in source.infolist():
-            if not entry.filename.endswith(".debug_pkl"):
+            if not entry.filename.endswith((".debug_pkl", "/serialization_id")):
                 target.writestr(entry, source.read(entry))
     return out.getvalue()
 
