@@ -552,11 +552,11 @@ def test_stop_before_the_first_step_changes_nothing(server: Server) -> None:
 
 
 def test_control_acts_whenever_the_worker_says_how() -> None:
-    control, done = Control(), threading.Event()
-    control.stop()
-    control.when_stopped(done.set)
-    assert done.wait(5)
-    cut: list[int] = []
-    control.abandon()
-    control.when_abandoned(lambda: cut.append(1))
-    assert cut == [1]
+    cut: list[str] = []
+    early, late = Control(), Control()
+    early.abandon()
+    early.when_abandoned(lambda: cut.append("early"))
+    late.when_abandoned(lambda: cut.append("late"))
+    assert cut == ["early"]
+    late.abandon()
+    assert cut == ["early", "late"]

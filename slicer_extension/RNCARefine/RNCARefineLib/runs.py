@@ -182,7 +182,7 @@ class Refinement:
     def _work(self) -> None:
         try:
             for run in self.runs:
-                if self.control.stopping.is_set():
+                if self.control.abandoned.is_set():
                     break
                 self._one(run)
             self._notices.put("ended")
