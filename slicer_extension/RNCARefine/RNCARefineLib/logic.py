@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import nodes
-from .boxes import Box
+from .boxes import Box, size
 from .editable import editable_area
 from .errors import RefineError
 from .preview import Preview
@@ -129,18 +129,16 @@ class RefineLogic:
         if self._refinement is None:
             return None
         run = self._refinement.current
-        step = min(self.shown_step, run.last)
-        box = run.box
-        before, now = run.before(box), run.mask_at(step, box)
-        if self._review and now.size <= COUNTED_AT_ONCE:
+        step, added, removed = self._preview.counts(self.runs.index(run)) if self._preview else (0, 0, 0)
+        if self._review and np.prod(size(run.box)) <= COUNTED_AT_ONCE:
             run.count(step)
         counted = [s for s in run.figures if s <= step]
         return Progress(
             segment=run.request.label,
             step=step,
             steps=run.started.steps if run.started else 0,
-            added=int(np.count_nonzero(now & ~before)),
-            removed=int(np.count_nonzero(before & ~now)),
+            added=added,
+            removed=removed,
             before=run.figures.get(0),
             now=run.figures[max(counted)] if counted else None,
             done=sum(r.finished is not None for r in self.runs),
@@ -316,7 +314,7 @@ class RefineLogic:
 
     def _draw(self) -> None:
         if self._preview is not None:
-            self._preview.update(self.runs, self._shown, self.show_changes)
+            self._preview.update(self.runs, self._shown)
 
     def _close(self) -> None:
         if self._refinement is not None:
