@@ -232,18 +232,19 @@ class RefineLogic:
 
     def accept(self) -> None:
         """Write the shown masks into the segments: one undo state, inside the editable area."""
-        if self._refinement is None or self.state != REVIEW:
+        if self._refinement is None or self._preview is None or self.state != REVIEW:
             return
         self._undo.save(self._segmentation)
         left = 0
-        for segment, run in zip(self._segments, self.runs, strict=True):
+        for number, (segment, run) in enumerate(zip(self._segments, self.runs, strict=True)):
             if run.history is None:
                 continue
             box = run.box
-            before, after = run.before(box), run.mask_at(min(self.shown_step, run.last), box)
+            step, _, _ = self._preview.counts(number)  # what the user sees, also if one more came in with a Stop
+            before, after = run.before(box), run.mask_at(step, box)
             allowed = editable_area(self._settings, self._segmentation, segment, self._volume, box)
             left += write_changes(self._segmentation, segment, self._volume, before, after, box, allowed)
-            self._keep(segment, run, after)
+            self._keep(segment, run, step, after, box)
         self._close()
         if left:
             self.told.emit(f"Accepted; {left} voxels outside of the editable area were left as they were.", False)
@@ -274,13 +275,11 @@ class RefineLogic:
 
     # ---- inside
 
-    def _keep(self, segment: str, run: Run, after: NDArray[np.bool_]) -> None:
+    def _keep(self, segment: str, run: Run, step: int, after: NDArray[np.bool_], box: Box) -> None:
         started, finished = run.started, run.finished
         if started is not None and finished is not None:
-            step = min(self.shown_step, run.last)
-            self.kept[segment] = Kept(
-                segment, run.before(), after, run.box, started.model, started.version, step, finished.seconds
-            )
+            before, version = run.before(box), started.version
+            self.kept[segment] = Kept(segment, before, after, box, started.model, version, step, finished.seconds)
 
     def _changed_by(self, action: Callable[[], bool]) -> bool:
         if self.state != IDLE:
