@@ -264,7 +264,7 @@ def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path
     def rollout(cores: int) -> tuple[list[np.ndarray], np.ndarray]:
         monkeypatch.setattr(repair, "CORES", cores)
         ready = repair.prepare(Grid.of(image), mask, 1, picture, model, Params(steps=6))
-        masks = list(ready.run())
+        masks = [ready.now.copy() for _ in ready.run()]
         return masks, ready.write(masks[-1])
 
     one, _ = rollout(1)
@@ -272,3 +272,71 @@ def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path
     assert len(one) == len(two) == 6
     assert all((a == b).all() for a, b in zip(one, two, strict=True))
     assert (sitk.GetArrayFromImage(rnca.refine(image, sitk.GetImageFromArray(mask), model, 6).mask) == result).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, None])
+@pytest.mark.parametrize(
+    "spec", [{"kind": "local", "sigma": 6, "scales": [0, 2]}, {"kind": "percentile"}], ids=["local", "percentile"]
+)
+def test_slabs_of_an_image_have_the_bits_of_the_whole(spec: dict[str, Any], axis: int | None, monkeypatch: Any) -> None:
+    from lib import slabs
+    from rnca.intensity import NetworkInput
+
+    monkeypatch.setattr(slabs, "SLAB", 1500)  # a few slices
+    image = np.random.default_rng(0).normal(100, 20, (1, 23, 41, 30)).astype(np.int16)
+    channels = len(spec.get("scales", [0]))
+    box = (slice(2, 23), slice(5, 36), slice(0, 28))
+    whole = NetworkInput(image, channels, spec, slice_axis=axis).part(box)
+    slabbed = slabs.SlabbedInput(image, channels, spec, slice_axis=axis).part(box)
+    assert slabbed.dtype == whole.dtype and (slabbed == whole).all()
+
+
+def test_rollout_that_is_left_begins_no_further_step() -> None:
+    from conftest import random_net
+    from lib.ahead import AHEAD, rollouts
+    from rnca.window import Window
+    from rnca.zoo import as_model
+
+    made: list[int] = []
+
+    class Counted(Window):
+        def unroll(self, *given: Any, **more: Any) -> Any:
+            for found in super().unroll(*given, **more):
+                made.append(1)
+                yield found
+
+    start = np.zeros((1, 20, 20), bool)
+    start[:, 5:15, 5:15] = True
+    pixels = np.random.default_rng(0).random((1, 1, 20, 20)).astype(np.float32)
+    box = tuple(slice(0, n) for n in start.shape)
+    window = Counted(box, pixels, start, np.ones_like(start), 0, None, "cpu")
+    with rollouts([window], as_model(random_net(3)).module, 1000) as (rollout,):
+        for _ in range(3):
+            rollout.next()
+    assert 3 <= len(made) <= 3 + AHEAD
+
+
+def test_delta_tells_what_changed_since_the_last_one_that_was_sent() -> None:
+    from lib.stream import delta
+    from rnca.geometry import box_around
+
+    rng = np.random.default_rng(0)
+    box = (slice(3, 9), slice(0, 11), slice(5, 17))
+    now = rng.random((6, 11, 12)) > 0.5
+    sent, client, unsent = now.copy(), now.copy(), None
+    for step in range(12):
+        part = tuple(slice(int(a), int(a) + 3) for a in rng.integers(0, 4, 3))
+        if step % 4 != 3:
+            now[part] ^= rng.random((3, 3, 3)) > 0.7
+            unsent = box_around(unsent, part)
+        if step % 3 == 2:
+            continue  # as when the client reads slowly
+        told, unsent = delta(sent, now, unsent, box), None
+        if told["bbox"] is not None:
+            where = tuple(slice(a - b.start, e - b.start) for (a, e), b in zip(told["bbox"], box, strict=True))
+            flips = bits(told["delta"], told["bbox"])
+            assert np.count_nonzero(flips) == told["changed"] > 0
+            client[where] ^= flips
+        else:
+            assert told["changed"] == 0
+        assert (client == now).all() and (sent == now).all()

@@ -21,6 +21,7 @@ pytest.importorskip("monailabel", reason="needs the extra `server`")
 import rnca
 from RNCARefineLib.client import Client
 from RNCARefineLib.errors import Busy, LoginNeeded, RefineError, Unreachable
+from RNCARefineLib.events import Stepped
 from RNCARefineLib.local import Local
 from RNCARefineLib.logic import IDLE, REVIEW, RUNNING, RefineLogic
 from RNCARefineLib.nodes import SURFACE
@@ -172,6 +173,19 @@ def test_stop_keeps_what_was_reached(server: Server) -> None:
     desk.logic.accept()
     assert not np.array_equal(desk.now(), desk.mask)
     server.idle()
+
+
+def test_what_is_accepted_is_what_was_seen(server: Server) -> None:
+    """The worker may be in the middle of one more step when Stop is clicked."""
+    desk = Desk()
+    desk.refine(backend_of(server), steps=1000)
+    tick_until(desk.logic.tick, lambda: desk.logic.last_step > 3)
+    desk.logic.stop()
+    seen = mask_of(desk.logic.preview_node, "refined 1", desk.volume)
+    run, box = desk.logic.runs[0], ((0, 1), (0, 5), (0, 5))
+    run.take(Stepped(run.last + 1, box, np.ones((1, 5, 5), bool)))
+    desk.logic.accept()
+    assert np.array_equal(desk.now(), seen)
 
 
 def test_all_segments_in_turn_are_one_undo_state(server: Server) -> None:
@@ -552,11 +566,11 @@ def test_stop_before_the_first_step_changes_nothing(server: Server) -> None:
 
 
 def test_control_acts_whenever_the_worker_says_how() -> None:
-    control, done = Control(), threading.Event()
-    control.stop()
-    control.when_stopped(done.set)
-    assert done.wait(5)
-    cut: list[int] = []
-    control.abandon()
-    control.when_abandoned(lambda: cut.append(1))
-    assert cut == [1]
+    cut: list[str] = []
+    early, late = Control(), Control()
+    early.abandon()
+    early.when_abandoned(lambda: cut.append("early"))
+    late.when_abandoned(lambda: cut.append("late"))
+    assert cut == ["early"]
+    late.abandon()
+    assert cut == ["early", "late"]

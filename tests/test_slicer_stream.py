@@ -16,13 +16,15 @@ from hypothesis.extra import numpy as hnp
 
 import rnca
 from RNCARefineLib import boxes
+from RNCARefineLib.drawn import Drawn
 from RNCARefineLib.errors import RefineError
 from RNCARefineLib.events import Finished, Reader, Started, Stepped, pack, unpack
-from RNCARefineLib.history import KEY, History
+from RNCARefineLib.history import KEY, History, Kept
 from RNCARefineLib.local import itk_image
 from RNCARefineLib.nrrd import encode
 from RNCARefineLib.parameters import Consent, Parameters
-from RNCARefineLib.request import Image
+from RNCARefineLib.request import Image, Request
+from RNCARefineLib.runs import Run
 from RNCARefineLib.signals import Signal
 from RNCARefineLib.topology import betti
 
@@ -113,6 +115,78 @@ def test_every_step_that_was_seen_comes_back(seed: int, count: int, gaps: bool) 
     assert np.array_equal(history.at(step, within), masks[-1][1:2, 0:3, 2:7])
 
 
+def test_few_and_many_places_come_back_alike() -> None:
+    rng = np.random.default_rng(0)
+    for share in (0.0, 0.001, 0.2):
+        mask = rng.random((21, 50, 43)) < share
+        kept = Kept.of(mask, boxes.whole(mask.shape))
+        assert (kept.few is None) == (share == 0.2)
+        assert np.array_equal(kept.places(), np.flatnonzero(mask))
+        other = rng.random(mask.shape) < 0.5
+        flipped = other.copy()
+        kept.flip(flipped)
+        assert np.array_equal(flipped, other ^ mask)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 3), st.booleans())
+def test_what_is_drawn_follows_every_way_through_the_steps(seed: int, count: int, limited: bool) -> None:
+    """Forwards, back, jumps, boxes that grow, results that no step told: the same as drawn from nothing."""
+    rng = np.random.default_rng(seed)
+    image = Image(np.zeros((6, 30, 40), np.uint8), np.eye(4), "")
+    everywhere = boxes.whole(image.shape)
+    runs = []
+    for _ in range(count):
+        corner = [int(n) for n in rng.integers(0, 4, 3)]
+        mask = rng.random((2, 5, 6)) > 0.5
+        box = tuple((c, c + n) for c, n in zip(corner, mask.shape, strict=True))
+        within = (rng.random((6, 20, 40)) > 0.3, ((0, 6), (2, 22), (0, 40))) if limited else None
+        runs.append(Run(Request(image, mask, box, within=within)))
+    canvas: dict[str, tuple[np.ndarray, boxes.Box]] = {}
+
+    def blank(name: str, box: boxes.Box) -> np.ndarray:
+        canvas[name] = np.zeros(boxes.size(box), np.uint8), box
+        return canvas[name][0]
+
+    drawn = Drawn([f"run {n}" for n in range(count)], "added", "removed", blank)
+    assert drawn.draw(runs, None) == [] and drawn.counts(0) == (0, 0, 0)
+    for run in runs:
+        run.began = 1.0
+        run.take(Started("", "m", "1.0.0", image.shape, everywhere, 9))
+        step = 0
+        for _ in range(int(rng.integers(1, 8))):
+            for _ in range(int(rng.integers(1, 3))):
+                step += int(rng.integers(1, 4))
+                far = 26 if rng.random() < 0.1 else 8
+                place = tuple((int(a), int(a) + 3) for a in rng.integers(0, (4, far, far)))
+                run.take(Stepped(step, place, rng.random((3, 3, 3)) > 0.6))
+            wanted = None if rng.random() < 0.6 else int(rng.integers(0, step + 2))
+            check_drawn(drawn, runs, wanted, canvas)
+        if rng.random() < 0.5:
+            result = run.mask_at(step, everywhere) ^ (rng.random(image.shape) > 0.99)
+            run.take(Finished("steps", step + int(rng.integers(0, 2)), 1.0, result))
+            check_drawn(drawn, runs, None, canvas)
+            check_drawn(drawn, runs, int(rng.integers(0, step + 1)), canvas)
+
+
+def check_drawn(
+    drawn: Drawn, runs: list[Run], wanted: int | None, canvas: dict[str, tuple[np.ndarray, boxes.Box]]
+) -> None:
+    """Draw, and compare with the masks of the runs."""
+    drawn.draw(runs, wanted)
+    everywhere = boxes.whole(runs[0].request.image.shape)
+    seen = {name: boxes.on_box(mask != 0, box, everywhere) for name, (mask, box) in canvas.items()}
+    more = less = np.zeros(boxes.size(everywhere), bool)
+    for number, run in enumerate(runs):
+        if not run.began and wanted is None:
+            continue
+        step = run.last if wanted is None else min(wanted, run.last)
+        before, now = run.before(everywhere), run.mask_at(step, everywhere)
+        assert np.array_equal(seen[f"run {number}"], now)
+        assert drawn.counts(number) == (step, np.count_nonzero(now & ~before), np.count_nonzero(before & ~now))
+        more, less = more | (now & ~before), less | (before & ~now)
+    assert np.array_equal(seen["added"], more) and np.array_equal(seen["removed"], less)
+
+
 def test_result_ends_a_history_from_which_steps_were_left_out() -> None:
     start, end = np.zeros((2, 4, 4), bool), np.ones((2, 4, 4), bool)
     history = History(start, boxes.whole(start.shape))
@@ -181,6 +255,21 @@ def test_bomb_is_not_unpacked() -> None:
         unpack(huge, ((0, 2), (0, 2), (0, 2)))
     with pytest.raises(RefineError, match="does not fit"):
         Reader().read(start(shape=[100_000, 100_000, 100_000], bbox=[[0, 100_000]] * 3))
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["all of the mask is in the box", "a region cuts it"])
+@pytest.mark.parametrize("limited", [True, False], ids=["used within a mask", "used everywhere"])
+def test_figures_are_the_servers_where_it_counted_what_is_shown(inside: bool, limited: bool) -> None:
+    image, mask = Image(np.zeros((2, 4, 4), np.uint8), np.eye(4), ""), np.ones((2, 3, 4), bool)
+    within = (np.zeros((2, 4, 4), bool), boxes.whole((2, 4, 4))) if limited else None
+    run, reader = Run(Request(image, mask, ((0, 2), (1, 4), (0, 4)), within=within)), Reader()
+    box = [[0, 2], [1, 4], [0, 4]] if inside else [[0, 2], [2, 4], [0, 4]]
+    topology = {"voxels": 3, "betti": [7, 8, 9]}
+    run.take(reader.read(start(bbox=box, topology=topology)))
+    end = pack(np.ones((2, 3 if inside else 2, 4), bool))
+    run.take(reader.read(line(event="done", reason="steps", step=3, seconds=0.1, mask=end, topology=topology)))
+    assert run.count(0) == ((7, 8, 9) if inside else (1, 0, 0))
+    assert run.count(3) == ((7, 8, 9) if inside and not limited else (1, 0, 0))
 
 
 def test_error_of_the_server_is_its_sentence() -> None:

@@ -250,6 +250,18 @@ def grow_box(box: Box, margin: int | Sequence[int], shape: Sequence[int]) -> Box
     )
 
 
+def box_around(first: Box | None, second: Box | None) -> Box | None:
+    """The smallest box that holds both; None is a box of nothing."""
+    if first is None or second is None:
+        return first or second
+    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
+
+
+def box_inside(box: Box, outer: Box) -> Box:
+    """A box as it is counted from the corner of another one."""
+    return tuple(slice(b.start - o.start, b.stop - o.start) for b, o in zip(box, outer, strict=True))
+
+
 # Resampling: grids of other spacing over the same physical extent
 
 

@@ -16,10 +16,10 @@ import SimpleITK as sitk
 from rnca import InputError
 from rnca.files import read_image, read_mask, suffix_of
 from rnca.geometry import Grid, image_channels
-from rnca.intensity import NetworkInput
 from rnca.zoo import Metadata
 
 from .refusals import Refusal
+from .slabs import SlabbedInput
 
 Key = tuple[str, int, int]
 
@@ -30,16 +30,16 @@ class Picture:
 
     image: sitk.Image
     grid: Grid
-    known: dict[str, NetworkInput] = field(default_factory=dict)
+    known: dict[str, SlabbedInput] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def as_input(self, meta: Metadata, slice_axis: int | None) -> NetworkInput:
+    def as_input(self, meta: Metadata, slice_axis: int | None) -> SlabbedInput:
         """The image as this model takes it."""
         how = f"{meta.image_channels} {meta.colour} {sorted(meta.intensity.items())} {slice_axis}"
         with self.lock:
             if how not in self.known:
                 channels = image_channels(self.image, self.grid.shape)
-                self.known[how] = NetworkInput(channels, meta.image_channels, meta.intensity, meta.colour, slice_axis)
+                self.known[how] = SlabbedInput(channels, meta.image_channels, meta.intensity, meta.colour, slice_axis)
             return self.known[how]
 
     @property

@@ -1,28 +1,28 @@
 """One refinement: mask and image in, steps out. The live stream and the infer tasks both come through here.
 
 The window is the one that `rnca.stream` works on, so the result is the same; what is different is that the image comes
-from the cache with its statistics known, that no whole volumes are copied for each step, and that two threads share the
-slices.
+from the cache with its statistics known, that no volumes are copied for each step, that two threads share the slices,
+and that they compute the next step while the last one is looked at.
 """
 
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from rnca.geometry import Box, Grid, as_array, bounding_box, check_roi, check_same_grid
+from rnca.geometry import Box, Grid, as_array, bounding_box, box_around, box_inside, check_roi, check_same_grid
 from rnca.labels import check_mask, pick_labels
 from rnca.rollout import open_window, pick_device, slices_across
 from rnca.topology import summary
 from rnca.window import Window
 from rnca.zoo import Model
 
+from .ahead import rollouts
 from .images import Picture
 from .params import Params
 from .refusals import Refusal
@@ -40,6 +40,7 @@ class Repair:
         values: the whole mask (*S), every label, in its own type.
         box: what can change, array order; None where nothing can.
         start: the label inside the box before the repair.
+        now: and as it is now; `run` changes it.
     """
 
     values: NDArray[Any]
@@ -50,24 +51,30 @@ class Repair:
     start: Mask
     _window: Window | None = None
     _module: Any = None
+    now: Mask = field(init=False)
 
-    def run(self) -> Iterator[Mask]:
-        """The label inside the box after each step: bool, of the box's shape. To be called once."""
+    def __post_init__(self) -> None:
+        self.now = self.start.copy()
+
+    def run(self) -> Iterator[Box | None]:
+        """Make the steps; each changes `now` and yields where: a box of `now`, None for nowhere. To be called once."""
         window, self._window = self._window, None
         if window is None or self.steps == 0:
             return
         parts = window.halves() if CORES > 1 and window.start.device.type == "cpu" else [window]
-        if len(parts) == 1:
-            for _ in window.unroll(self._module, self.steps, once=True):
-                yield window.now.copy()
-            return
-        window.image = None
+        if len(parts) > 1:
+            window.image = None
+        corner = window.box
         # two threads of one core each are quicker than one of two, and do not wait for each other within a step
-        rollouts = [part.unroll(self._module, self.steps, once=True) for part in parts]
-        with ThreadPoolExecutor(len(parts), thread_name_prefix="half") as pool:
+        with rollouts(parts, self._module, self.steps) as halves:
             for _ in range(self.steps):
-                list(pool.map(next, rollouts))
-                yield np.concatenate([part.now for part in parts], window.axis)
+                changed: Box | None = None
+                for change in [half.next() for half in halves]:
+                    if change is not None:
+                        box = box_inside(change[0], corner)
+                        self.now[box] = change[1]
+                        changed = box_around(changed, box)
+                yield changed
 
     def write(self, now: Mask) -> NDArray[Any]:
         """The whole mask with this label as it now is, (*S), a copy."""
@@ -125,9 +132,8 @@ def refine_all(
         if repair.box is None:
             reports.append({"label": label, "reason": "empty", "sentence": EMPTY, "steps": 0, "changed": 0})
             continue
-        now, done = repair.start, 0
-        for done, now in enumerate(repair.run(), start=1):  # noqa: B007
-            pass
+        done = sum(1 for _ in repair.run())
+        now = repair.now
         values = repair.write(now)
         reports.append(
             {

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnca.geometry import Box, bounding_box
+from rnca.geometry import Box, bounding_box, box_around
 
 from .refusals import Left, Refusal, told
 
@@ -150,19 +150,21 @@ def _steps(lines: Lines, prepare: Callable[[], Any], every: int, done: Callable[
             **more,
         }
     )
-    sent, now, index, reason = repair.start, repair.start, 0, "steps"
+    sent, now, index, reason = repair.start.copy(), repair.now, 0, "steps"
+    unsent: Box | None = None
     if lines.stop.is_set():
         reason = "stopped"
     else:
-        for index, now in enumerate(repair.run(), start=1):
+        for index, changed in enumerate(repair.run(), start=1):
+            unsent = box_around(unsent, changed)
             if lines.left.is_set():
                 raise Left
             if lines.stop.is_set():
                 reason = "stopped"
                 break
             if (index % every == 0 or index == repair.steps) and not lines.full:
-                lines.put({"event": "step", "step": index, **delta(sent, now, box)})
-                sent = now
+                lines.put({"event": "step", "step": index, **delta(sent, now, unsent, box)})
+                unsent = None
     seconds = round(time.perf_counter() - started, 4)
     bits = np.packbits(now.ravel()).tobytes()
     lines.put(
@@ -180,16 +182,26 @@ def _steps(lines: Lines, prepare: Callable[[], Any], every: int, done: Callable[
     done(repair, record, now, index, seconds, reason)
 
 
-def delta(sent: NDArray[np.bool_], now: NDArray[np.bool_], box: Box) -> dict[str, Any]:
-    """What changed since the last step that was sent: voxels, their box in the whole mask, and their bits in it."""
-    flips = sent ^ now
+def delta(sent: NDArray[np.bool_], now: NDArray[np.bool_], where: Box | None, box: Box) -> dict[str, Any]:
+    """What changed since the last step that was sent: voxels, their box in the whole mask, and their bits in it.
+
+    Args:
+        sent: the mask that the client has; becomes what it will have.
+        now: the mask as it is; both fill `box` of the whole mask.
+        where: a box of them outside of which nothing changed; None if nothing did.
+    """
+    flips = sent[where] ^ now[where] if where is not None else sent[:0]
     inner = bounding_box(flips)
-    if inner is None:
+    if where is None or inner is None:
         return {"changed": 0, "bbox": None, "delta": ""}
+    sent[where] = now[where]
     part = flips[inner]
-    where = tuple(slice(b.start + i.start, b.start + i.stop) for b, i in zip(box, inner, strict=True))
+    place = tuple(
+        slice(b.start + w.start + i.start, b.start + w.start + i.stop)
+        for b, w, i in zip(box, where, inner, strict=True)
+    )
     bits = np.packbits(part.ravel()).tobytes()
-    return {"changed": int(np.count_nonzero(part)), "bbox": pairs(where), "delta": packed(bits)}
+    return {"changed": int(np.count_nonzero(part)), "bbox": pairs(place), "delta": packed(bits)}
 
 
 def packed(bits: bytes) -> str:

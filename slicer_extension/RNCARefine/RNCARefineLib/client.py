@@ -200,11 +200,6 @@ class Client:
         check(answer, self.address)
         return Stream(answer, self._answers)
 
-    def stop(self, refinement: str) -> None:
-        """End a live refinement with the mask it has; one that has ended is fine."""
-        with suppress(RefineError):
-            self._ask("POST", f"/rnca/refine/{refinement}/stop", timeout=5)
-
     def confidence(self, mask: bytes, params: Mapping[str, Any], **target: str) -> dict[str, Any]:
         """How sure the model is of each voxel (packed bytes in a box); see the server's API."""
         body, kind = multipart({"params": json.dumps(params)}, {"label": ("mask.nrrd", mask)})

@@ -21,7 +21,10 @@ LARGEST = 1 << 34
 
 @dataclass(frozen=True)
 class Started:
-    """The first event. `box`: everything that can change; None where there is nothing to repair, as `message` says."""
+    """The first event. `box`: everything that can change; None where there is nothing to repair, as `message` says.
+
+    `figures`: Betti numbers of the mask in the box, if they were counted.
+    """
 
     id: str
     model: str
@@ -31,6 +34,7 @@ class Started:
     steps: int
     message: str = ""
     notice: str = ""
+    figures: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Stepped:
 class Finished:
     """The last event. `mask` (bool, of the start's box) is the result; None where there was nothing to repair.
 
-    `reason` is 'steps', 'converged' or 'stopped'; `sha256` that of the mask's packed bits, '' if nobody counted.
+    `reason` is 'steps', 'converged' or 'stopped'; `sha256` that of the mask's packed bits, '' if nobody counted;
+    `figures` as of the start.
     """
 
     reason: str
@@ -55,6 +60,7 @@ class Finished:
     mask: NDArray[np.bool_] | None
     sha256: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    figures: tuple[int, ...] | None = None
 
 
 Event = Started | Stepped | Finished
@@ -71,8 +77,20 @@ def unpack(packed: str, box: Box) -> tuple[NDArray[np.bool_], str]:
     Raises:
         RefineError: not base64 of zlib, or not as many bits as the box has voxels.
     """
+    bits = inflated(packed, box)
+    return unpacked(bits, box), hashlib.sha256(bits).hexdigest()
+
+
+def unpacked(bits: bytes, box: Box) -> NDArray[np.bool_]:
+    """The mask (bool, of the box's shape) of packed bits."""
     shape = size(box)
     count = int(np.prod(shape, dtype=np.int64))
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=count).reshape(shape).view(np.bool_)
+
+
+def inflated(packed: str, box: Box) -> bytes:
+    """The packed bits of a mask of the box's shape; RefineError as for `unpack`."""
+    count = int(np.prod(size(box), dtype=np.int64))
     try:
         inflate = zlib.decompressobj()
         raw = inflate.decompress(base64.b64decode(packed, validate=True), (count + 7) // 8 + 1)
@@ -80,8 +98,7 @@ def unpack(packed: str, box: Box) -> tuple[NDArray[np.bool_], str]:
         raise RefineError(malformed("a mask that cannot be unpacked")) from error
     if len(raw) != (count + 7) // 8:
         raise RefineError(malformed("a mask of the wrong size"))
-    bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=count)
-    return bits.reshape(shape).astype(bool), hashlib.sha256(raw).hexdigest()
+    return raw
 
 
 def malformed(what: str) -> str:
@@ -128,13 +145,15 @@ class Reader:
             int(said["steps"]),
             str(said.get("message") or ""),
             str(said.get("notice") or ""),
+            _figures(said),
         )
         return self._start
 
     def _stepped(self, said: Mapping[str, Any]) -> Stepped:
         within = self._start.box if self._start else None
         box = _box(said["bbox"], within)
-        return Stepped(int(said["step"]), box, None if box is None else unpack(said["delta"], box)[0])
+        flips = None if box is None else unpacked(inflated(said["delta"], box), box)
+        return Stepped(int(said["step"]), box, flips)
 
     def _finished(self, said: Mapping[str, Any]) -> Finished:
         if self._start is None:
@@ -145,7 +164,15 @@ class Reader:
             if said.get("sha256") and said["sha256"] != digest:
                 raise RefineError(malformed("a result that was damaged on the way"))
         more = {k: v for k, v in said.items() if k not in ("event", "mask", "sha256")}
-        return Finished(str(said["reason"]), int(said["step"]), float(said["seconds"]), mask, digest, more)
+        return Finished(
+            str(said["reason"]), int(said["step"]), float(said["seconds"]), mask, digest, more, _figures(said)
+        )
+
+
+def _figures(said: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The Betti numbers that the server counted, of a volume; None if it did not."""
+    found = (said.get("topology") or {}).get("betti") or ()
+    return tuple(int(n) for n in found) if len(found) == 3 else None
 
 
 def _box(pairs: Sequence[Sequence[int]] | None, within: Box | None) -> Box | None:

@@ -137,9 +137,8 @@ def _events(request: Request, control: Control, model: Any, steps: Iterator[Any]
     before = on_box(request.mask, request.box, box)
     step, reason = 0, "steps"
     for found in steps:
-        if control.stopping.is_set():
-            reason = "stopped"
-            break
+        if control.abandoned.is_set():
+            return
         if found.index == 0:
             continue
         now = _values(found.mask)[slices(box)] != 0
@@ -154,8 +153,7 @@ def _events(request: Request, control: Control, model: Any, steps: Iterator[Any]
         before = now
         if found.reason:
             reason = "converged" if found.reason == "converged" else "steps"
-    if not control.abandoned.is_set():
-        yield Finished(reason, step, time.monotonic() - started, before)
+    yield Finished(reason, step, time.monotonic() - started, before)
 
 
 def _reach(request: Request, steps: int, about: Any) -> Box:

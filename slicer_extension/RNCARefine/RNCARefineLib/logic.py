@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import nodes
-from .boxes import Box
+from .boxes import Box, size
 from .editable import editable_area
 from .errors import RefineError
 from .preview import Preview
@@ -129,18 +129,16 @@ class RefineLogic:
         if self._refinement is None:
             return None
         run = self._refinement.current
-        step = min(self.shown_step, run.last)
-        box = run.box
-        before, now = run.before(box), run.mask_at(step, box)
-        if self._review and now.size <= COUNTED_AT_ONCE:
+        step, added, removed = self._preview.counts(self.runs.index(run)) if self._preview else (0, 0, 0)
+        if self._review and np.prod(size(run.box)) <= COUNTED_AT_ONCE:
             run.count(step)
         counted = [s for s in run.figures if s <= step]
         return Progress(
             segment=run.request.label,
             step=step,
             steps=run.started.steps if run.started else 0,
-            added=int(np.count_nonzero(now & ~before)),
-            removed=int(np.count_nonzero(before & ~now)),
+            added=added,
+            removed=removed,
             before=run.figures.get(0),
             now=run.figures[max(counted)] if counted else None,
             done=sum(r.finished is not None for r in self.runs),
@@ -234,18 +232,19 @@ class RefineLogic:
 
     def accept(self) -> None:
         """Write the shown masks into the segments: one undo state, inside the editable area."""
-        if self._refinement is None or self.state != REVIEW:
+        if self._refinement is None or self._preview is None or self.state != REVIEW:
             return
         self._undo.save(self._segmentation)
         left = 0
-        for segment, run in zip(self._segments, self.runs, strict=True):
+        for number, (segment, run) in enumerate(zip(self._segments, self.runs, strict=True)):
             if run.history is None:
                 continue
             box = run.box
-            before, after = run.before(box), run.mask_at(min(self.shown_step, run.last), box)
+            step, _, _ = self._preview.counts(number)  # what the user sees, also if one more came in with a Stop
+            before, after = run.before(box), run.mask_at(step, box)
             allowed = editable_area(self._settings, self._segmentation, segment, self._volume, box)
             left += write_changes(self._segmentation, segment, self._volume, before, after, box, allowed)
-            self._keep(segment, run, after)
+            self._keep(segment, run, step, after, box)
         self._close()
         if left:
             self.told.emit(f"Accepted; {left} voxels outside of the editable area were left as they were.", False)
@@ -276,13 +275,11 @@ class RefineLogic:
 
     # ---- inside
 
-    def _keep(self, segment: str, run: Run, after: NDArray[np.bool_]) -> None:
+    def _keep(self, segment: str, run: Run, step: int, after: NDArray[np.bool_], box: Box) -> None:
         started, finished = run.started, run.finished
         if started is not None and finished is not None:
-            step = min(self.shown_step, run.last)
-            self.kept[segment] = Kept(
-                segment, run.before(), after, run.box, started.model, started.version, step, finished.seconds
-            )
+            before, version = run.before(box), started.version
+            self.kept[segment] = Kept(segment, before, after, box, started.model, version, step, finished.seconds)
 
     def _changed_by(self, action: Callable[[], bool]) -> bool:
         if self.state != IDLE:
@@ -316,7 +313,7 @@ class RefineLogic:
 
     def _draw(self) -> None:
         if self._preview is not None:
-            self._preview.update(self.runs, self._shown, self.show_changes)
+            self._preview.update(self.runs, self._shown)
 
     def _close(self) -> None:
         if self._refinement is not None:

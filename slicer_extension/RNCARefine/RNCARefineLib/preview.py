@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import nodes
-from .boxes import Box, on_box, union
+from .boxes import Box, size
+from .drawn import Drawn
 from .runs import Run
 
 ADDED, REMOVED, UNSURE = "added", "removed", "unsure"
@@ -37,6 +38,7 @@ class Preview:
         self.node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         self.node.CreateDefaultDisplayNodes()
         self._segments = [self._add(f"refined {number + 1}", colour) for number, colour in enumerate(colours)]
+        self._drawn = Drawn(self._segments, ADDED, REMOVED, self._canvas)
         for name, colour in COLOURS.items():
             self._add(name, colour)
         self._show(ADDED, True)
@@ -62,24 +64,17 @@ class Preview:
         self._show(ADDED, shown)
         self._show(REMOVED, shown)
 
-    def update(self, runs: list[Run], step: int | None, changes: bool) -> None:
-        """Show the masks after `step` updates (None: the newest); with `changes`, also what differs from the start."""
-        added: list[tuple[NDArray[np.bool_], Box]] = []
-        removed: list[tuple[NDArray[np.bool_], Box]] = []
-        for name, run in zip(self._segments, runs, strict=True):
-            if run.history is None and step is None and run.began == 0:
-                continue
-            box = run.box
-            now = run.mask_at(run.last if step is None else step, box)
-            self._write(name, now, box)
-            if changes:
-                before = run.before(box)
-                added.append((now & ~before, box))
-                removed.append((before & ~now, box))
-        if changes:
-            self._merge(ADDED, added)
-            self._merge(REMOVED, removed)
-        self._redraw()
+    def update(self, runs: list[Run], step: int | None) -> None:
+        """Show the masks after `step` updates (None: the newest), and what differs from the start."""
+        changed = self._drawn.draw(runs, step)
+        for name in changed:
+            self._modified(name)
+        if changed:
+            self._redraw()
+
+    def counts(self, number: int) -> tuple[int, int, int]:
+        """Of a run, as it is shown: (step, voxels added, voxels removed)."""
+        return self._drawn.counts(number)
 
     def show_unsure(self, unsure: NDArray[np.bool_] | None, box: Box) -> None:
         """Mark the voxels that the model is unsure of; None takes the marks away."""
@@ -88,20 +83,25 @@ class Preview:
             self._write(UNSURE, unsure, box)
             self._redraw()
 
-    def _merge(self, name: str, parts: list[tuple[NDArray[np.bool_], Box]]) -> None:
-        if not parts:
-            return
-        box = parts[0][1]
-        for _, other in parts[1:]:
-            box = union(box, other)
-        total = on_box(*parts[0], box)
-        for mask, place in parts[1:]:
-            total |= on_box(mask, place, box)
-        self._write(name, total, box)
+    def _labelmap(self, segment: str) -> Any:
+        return self.node.GetSegmentation().GetSegment(segment).GetRepresentation(nodes.LABELMAP)
 
     def _write(self, segment: str, mask: NDArray[np.bool_], box: Box) -> None:
-        labelmap = self.node.GetSegmentation().GetSegment(segment).GetRepresentation(nodes.LABELMAP)
-        labelmap.ShallowCopy(nodes.oriented(mask, box, self._matrix))
+        self._labelmap(segment).ShallowCopy(nodes.oriented(mask, box, self._matrix))
+        self._modified(segment)
+
+    def _canvas(self, segment: str, box: Box) -> NDArray[np.uint8]:
+        """The voxels of a segment's labelmap, which becomes an empty one that fills `box`."""
+        labelmap = self._labelmap(segment)
+        if nodes.box_of(labelmap) != box:
+            labelmap.ShallowCopy(nodes.oriented(np.zeros(size(box), np.bool_), box, self._matrix))
+        found: NDArray[np.uint8] = nodes.voxels_of(labelmap)
+        found[...] = 0
+        return found
+
+    def _modified(self, segment: str) -> None:
+        labelmap = self._labelmap(segment)
+        labelmap.GetPointData().GetScalars().Modified()
         labelmap.Modified()
 
     def _redraw(self) -> None:

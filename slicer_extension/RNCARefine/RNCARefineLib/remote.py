@@ -4,7 +4,6 @@ import base64
 import threading
 import zlib
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from .boxes import Box, overlap, size, text, whole
 from .client import Client, is_local
 from .errors import RefineError, Unreachable
-from .events import Event, Finished, Reader, Started, malformed
+from .events import Event, Finished, Reader, malformed
 from .nrrd import encode
 from .request import Control, Image, Noted, Request
 
@@ -79,8 +78,6 @@ class Remote:
         reader, ended = Reader(), False
         for line in lines:
             event = reader.read(line)
-            if isinstance(event, Started):
-                control.when_stopped(partial(self.client.stop, event.id))
             ended = isinstance(event, Finished)
             yield event
             if ended:

@@ -70,39 +70,20 @@ class Noted:
 
 
 class Control:
-    """How the main thread ends what a worker thread does; every method returns at once.
-
-    `stop` asks for the mask as it is now. `abandon` wants nothing any more: what the worker waits for is cut off.
-    """
+    """How the main thread ends what a worker thread does; both methods return at once."""
 
     def __init__(self) -> None:
-        self.stopping = threading.Event()
         self.abandoned = threading.Event()
-        self._on_stop: Callable[[], None] | None = None
         self._on_abandon: Callable[[], None] | None = None
 
-    def when_stopped(self, action: Callable[[], None]) -> None:
-        """Call `action` in a thread of its own when a stop is asked for; at once if it was already."""
-        self._on_stop = action
-        if self.stopping.is_set():
-            threading.Thread(target=action, daemon=True).start()
-
-    def when_abandoned(self, action: Callable[[], None] | None) -> None:
-        """Call `action` when nobody waits any more; at once if that is so."""
+    def when_abandoned(self, action: Callable[[], None]) -> None:
+        """Call `action` when nobody waits any more, to cut off what the worker waits for; at once if that is so."""
         self._on_abandon = action
-        if action and self.abandoned.is_set():
+        if self.abandoned.is_set():
             action()
 
-    def stop(self) -> None:
-        """End with the mask that there is."""
-        if not self.stopping.is_set():
-            self.stopping.set()
-            if self._on_stop:
-                threading.Thread(target=self._on_stop, daemon=True).start()
-
     def abandon(self) -> None:
-        """End; nobody looks at the result."""
-        self.stopping.set()
+        """End; nobody looks at what would still come."""
         self.abandoned.set()
         if self._on_abandon:
             self._on_abandon()

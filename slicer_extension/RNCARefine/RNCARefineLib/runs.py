@@ -25,13 +25,13 @@ from .topology import betti
 FIGURES_EVERY = 0.5
 """Seconds between two counts of pieces and holes while steps come in, at least."""
 
-COUNTING = 10
+COUNTING = 30
 """Seconds between two counts for each second that the last one took: large masks must not wait for figures."""
 
 Figures = tuple[int, ...]
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One segment's refinement: what was asked, and what is known of it so far.
 
@@ -51,6 +51,11 @@ class Run:
         """Of the image's grid."""
         touched = self.history.touched if self.history else None
         return self.request.box if touched is None else union(self.request.box, touched)
+
+    @property
+    def changed(self) -> bool:
+        """Whether any step changed the mask."""
+        return self.history is not None and self.history.touched is not None
 
     @property
     def last(self) -> int:
@@ -88,6 +93,7 @@ class Run:
             if event.box is not None:
                 self.history = History(on_box(self.request.mask, self.request.box, event.box), event.box)
             self.started = event
+            self._told(0, event.figures)
         elif self.started is None:
             raise RefineError("The server sent steps before a beginning: check its version.")
         elif isinstance(event, Stepped):
@@ -97,7 +103,15 @@ class Run:
         else:
             if self.history is not None and event.mask is not None:
                 self.history.finish(event.step, event.mask)
+            self._told(event.step, event.figures)
             self.finished = event
+
+    def _told(self, step: int, figures: Figures | None) -> None:
+        """Take the server's count where it counted what is shown: the whole mask, and all that changed in it."""
+        box = self.history.box if self.history else None
+        whole = box is not None and overlap(self.request.box, box) == self.request.box
+        if figures and whole and (step == 0 or self.request.within is None):
+            self.figures[step] = figures
 
 
 class Refinement:
@@ -182,7 +196,7 @@ class Refinement:
     def _work(self) -> None:
         try:
             for run in self.runs:
-                if self.control.stopping.is_set():
+                if self.control.abandoned.is_set():
                     break
                 self._one(run)
             self._notices.put("ended")
@@ -204,7 +218,7 @@ class Refinement:
                 continue
             run.take(event)
             self._notices.put(run)
-            if isinstance(event, Stepped) and self._clock() >= again:
+            if isinstance(event, Stepped) and run.changed and self._clock() >= again:
                 started = self._clock()
                 run.count(event.step if 0 in run.figures else 0)  # a step is shown before anything is counted
                 ended = self._clock()

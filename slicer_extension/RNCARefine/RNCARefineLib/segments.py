@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import nodes
+from . import labelmaps, nodes
 from .boxes import Box, around, on_box, overlap, size, slices, whole
 from .errors import RefineError
 
@@ -93,52 +93,37 @@ def write_changes(
     Returns:
         Voxels of the volume's grid that were to change and may not.
     """
-    import slicer
-
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
     change = after ^ before
     wanted = int(np.count_nonzero(change))
     if editable is not None:
         change &= editable
     left = wanted - int(np.count_nonzero(change))
-    if _write_in_place(segmentation, segment, volume, change, after, box):
+    tight = around(change)
+    if tight is None:
         return left
-    for part, add in ((change & after, True), (change & before, False)):
-        modifier = _on_labelmap(segmentation, segment, volume, part, box, outside=not add)
-        if modifier is not None:
-            mode = logic.MODE_MERGE_MAX if add else logic.MODE_MERGE_MIN
-            logic.SetBinaryLabelmapToSegment(modifier, segmentation, segment, mode, modifier.GetExtent())
+    change, after = change[slices(tight)], after[slices(tight)]
+    place = nodes.moved(tight, tuple(start for start, _ in box))
+    labelmap, _ = labelmap_of(segmentation, segment)
+    shift = _shift(labelmap, segmentation, volume, nodes.image_of(volume).shape)
+    added, removed = change & after, change & ~after
+    if shift is None or segmentation.GetSegmentation().ContainsRepresentation(nodes.SURFACE):
+        _merge(segmentation, segment, volume, added, removed, place)
+    else:
+        there = nodes.moved(place, tuple(-s for s in shift))
+        labelmaps.write(segmentation.GetSegmentation().GetSegment(segment), added, removed, there)
     return left
 
 
-def _write_in_place(segmentation: Any, segment: str, volume: Any, change: Mask, after: Mask, box: Box) -> bool:
-    """Write into the segment's own labelmap where that disturbs nobody; whether it did.
+def _merge(segmentation: Any, segment: str, volume: Any, added: Mask, removed: Mask, place: Box) -> None:
+    """By Slicer's own merge: on any grid, and what is shown in 3-D stays shown and follows."""
+    import slicer
 
-    Slicer's merge copies a labelmap that segments share, a tenth of a second for a large volume. It is needed only
-    where the grids differ, where the change leaves the labelmap's extent or adds voxels that another segment has, and
-    where a surface is shown, which would be lost.
-    """
-    if segmentation.GetSegmentation().ContainsRepresentation(nodes.SURFACE):
-        return False
-    labelmap, value = labelmap_of(segmentation, segment)
-    shift = _shift(labelmap, segmentation, volume, nodes.image_of(volume).shape)
-    tight = around(change)
-    if shift is None or tight is None:
-        return tight is None
-    place = nodes.moved(nodes.moved(tight, tuple(start for start, _ in box)), tuple(-s for s in shift))
-    extent = nodes.box_of(labelmap)
-    if overlap(place, extent) != place:
-        return False
-    voxels = nodes.voxels_of(labelmap)[slices(place, extent)]
-    changed, wanted = change[slices(tight)], after[slices(tight)]
-    added, removed = changed & wanted, changed & ~wanted & (voxels == value)
-    if not np.isin(voxels[added], (0, value)).all():
-        return False
-    voxels[added] = value
-    voxels[removed] = 0
-    labelmap.GetPointData().GetScalars().Modified()
-    labelmap.Modified()
-    return True
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    for part, add in ((added, True), (removed, False)):
+        modifier = _on_labelmap(segmentation, segment, volume, part, place, outside=not add)
+        if modifier is not None:
+            mode = logic.MODE_MERGE_MAX if add else logic.MODE_MERGE_MIN
+            logic.SetBinaryLabelmapToSegment(modifier, segmentation, segment, mode, modifier.GetExtent())
 
 
 def _on_labelmap(segmentation: Any, segment: str, volume: Any, change: Mask, box: Box, outside: bool) -> Any:
