@@ -54,6 +54,27 @@ def test_takes_in_what_is_put_into_the_folder_later_and_forgets_what_is_gone(stu
     assert "late" in store.list_images() and "image0" not in store.list_images()
 
 
+def test_an_image_that_comes_during_a_long_look_with_the_same_stamp_is_seen(
+    studies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(studies)
+    store.list_images()
+    now = time.time_ns()
+    os.utime(studies, ns=(now, now))  # something has changed: the next look reads the folder
+    reconcile = store._reconcile_datastore
+
+    def slow() -> None:
+        reconcile()
+        save(studies / "late.nrrd", np.zeros(SHAPE, np.int16))
+        os.utime(studies, ns=(now, now))  # a clock that ticks slowly
+        time.sleep(0.1)  # longer than a tick
+
+    monkeypatch.setattr(store, "_reconcile_datastore", slow)
+    store.list_images()
+    monkeypatch.undo()
+    assert "late" in store.list_images()
+
+
 def test_images_that_come_while_it_looks_or_right_after_are_seen(
     studies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

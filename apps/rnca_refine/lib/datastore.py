@@ -119,11 +119,12 @@ class Keeps(LocalDatastore):
         if self._depth or not self._auto_reload_wanted:
             return
         with self._studies_lock:
+            looked = time.time()  # before the stamp: what comes later in the same tick leaves the same one
             stamp, newest = self._stamp()
             if stamp != self._seen:
                 self._reconcile_datastore()
                 # what comes while the folder is read, or within the same tick of its clock, is seen at the next look
-                self._seen = stamp if time.time() - newest > TICK else None
+                self._seen = stamp if looked - newest > TICK else None
 
     def _stamp(self) -> tuple[Any, float]:
         """What tells whether something has changed, and when the last change was (seconds)."""
