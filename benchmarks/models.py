@@ -1,12 +1,12 @@
 """How the latest models were made: python benchmarks/models.py pack|train|export ...
 
-    pack --data FOLDER --base OUT -o CASES        training and validation cases, normalised, one file a source
+    pack --data FOLDER -o CASES                   training and validation cases, normalised, one file a source
     train NAME --cases CASES -o RUNS              one model from them (see RECIPES); on a GPU where there is one
     export NAME --cases CASES -o RUNS --version V the archive, with metadata, validation figures and card, in RUNS/NAME
 
-FOLDER holds the data sets, OUT is what benchmarks/segmenters.py wrote (vessel-2d repairs its out-of-fold predictions).
-Only `train` patients are trained on and only `val` patients validated on. A file of cases holds images of 8 bits after
-normalisation and can be taken to a machine with a GPU; `train` itself uses neither SimpleITK nor MONAI.
+FOLDER holds the data sets; only `train` patients are trained on and only `val` patients validated on. A file of cases
+holds images of 8 bits after normalisation and can be taken to a machine with a GPU. Older models were made by the
+commands on their cards.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from scipy import ndimage
 from common.inflate import inflate
 from common.running import guarded, say
 from rnca.automaton import RNCA
-from rnca.cases import Case, Starts, load_cases, phantom_cases
+from rnca.cases import Case, Starts, phantom_cases
 from rnca.errors import InputError
 from rnca.files import atomic_path, list_images, read_image, read_mask, write_json, write_text
 from rnca.geometry import as_array
@@ -33,16 +33,8 @@ from rnca.patches import PatchesAhead
 from rnca.training import Settings, Trainer, net_from, read_checkpoint, train
 
 FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
-CC_BY, SHARE_ALIKE, NC = "CC BY 4.0", "CC BY-SA 4.0", "CC BY-NC-SA 4.0 (non-commercial)"
+SHARE_ALIKE = "CC BY-SA 4.0"
 
-FIVES = "FIVES (AMD), training images; CC BY 4.0; Jin et al., Scientific Data 9:475, 2022"
-CHASE = (
-    "CHASE_DB1, training children; CC BY 4.0; "
-    "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
-)
-ACDC = (
-    "ACDC, training patients; CC BY-NC-SA 4.0; Bernard et al., IEEE Transactions on Medical Imaging 37:2514-2525, 2018"
-)
 HIPPOCAMPUS = (
     "Medical Segmentation Decathlon, hippocampus, training subjects; CC BY-SA 4.0; "
     "Antonelli et al., Nature Communications 13:4128, 2022"
@@ -64,7 +56,6 @@ class Recipe:
     scales: tuple[float, ...] = (0.0, 2.0)
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
-    colour: str = "luminance"
 
     @property
     def intensity(self) -> dict[str, Any]:
@@ -74,49 +65,7 @@ class Recipe:
 
 
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
-LATER = Settings(fresh=1, first=(18, 36), learning_rate=5e-4, noise=0.06, zoom=(0.8, 1.25))
-"""For models that go on from another: few fresh states, so that they learn to stay where they are."""
-
 RECIPES = {
-    "vessel-2d": Recipe(
-        "Bridges gaps in retinal vessels and takes loose pieces away, from a network's probabilities (soft) or from a"
-        " binary mask.",
-        CC_BY,
-        (FIVES, CHASE, PHANTOMS),
-        "vessels",
-        ("vessels:30:96",),
-        replace(
-            LATER,
-            iterations=0,
-            focus=0.4,
-            topology=3.0,
-            starts=Starts(("gaps", "thin", "open", "mixed"), (0.1, 0.9), clean=0.3, given=0.85),
-        ),
-        20.0,
-        start="vessel-2d",
-        colour="green",
-    ),
-    "myocardium-2d": Recipe(
-        "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
-        " and thickened walls, loose islands.",
-        NC,
-        (ACDC,),
-        "heart",
-        (),
-        replace(
-            LATER,
-            iterations=0,
-            patch=72,
-            first=(20, 40),
-            between=(6, 10),
-            focus=0.7,
-            topology=1.0,
-            starts=Starts(("wedges", "wedges", "thin", "thick", "open", "islands"), (0.3, 1.0), clean=0.35, most=3),
-        ),
-        16.0,
-        scales=(0.0,),
-        start="myocardium-2d",
-    ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
         " away; has seen generated organs and the hippocampus only.",
@@ -145,16 +94,17 @@ RECIPES = {
         (HIPPOCAMPUS, PHANTOMS),
         "hippocampus",
         ("blobs:60:48",),
-        replace(
-            LATER,
-            iterations=0,
+        Settings(
+            iterations=456,
             batch=4,
             pool=96,
+            fresh=1,
             patch=28,
             first=(14, 28),
             learning_rate=6e-4,
             focus=0.5,
             topology=1.0,
+            noise=0.06,
             zoom=(0.75, 1.35),
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
@@ -192,25 +142,6 @@ def quantise(image: NDArray[np.float32]) -> NDArray[np.int8]:
     return np.rint(np.clip(image, -3, 3) * FULL).astype(np.int8)
 
 
-def from_cases(cases: Sequence[Case], margin: int) -> Iterator[Packed]:
-    """Of one image channel."""
-    for case in cases:
-        if case.label.any():
-            starts = [np.rint(255 * s).astype(np.uint8) for s in case.starts]
-            packed = Packed(case.name, case.group, quantise(case.image[0]), case.label.astype(np.uint8), starts)
-            yield crop(packed, margin)
-
-
-def vessels(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
-    """Fundus photographs with what networks made of them."""
-    yield from from_cases(load_cases(base / "vessels" / split, dims=2, intensity=spec, colour="green"), 32)
-
-
-def heart(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
-    """Slices with myocardium."""
-    yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
-
-
 def volumes_of(folder: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.uint8]]]:
     """(name, image, labels) of a folder's volumes."""
     labels = list_images(folder / "labels")
@@ -219,14 +150,14 @@ def volumes_of(folder: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray
         yield name, image, np.array(as_array(read_mask(labels[name]))).astype(np.uint8)
 
 
-def hippocampus(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+def hippocampus(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Both parts as one, and each."""
     for name, image, label in volumes_of(data / "hippocampus_msd" / split):
         values = network_input(image[None], 1, spec)[0]
         yield crop(Packed(name, name, quantise(values), label, [], ((1, 2), (1,), (2,))), 8)
 
 
-def hippocampus_slices(data: Path, base: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+def hippocampus_slices(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Three slices of each, three times as large: as many pixels as an organ in a slice has."""
     for name, image, label in volumes_of(data / "hippocampus_msd" / split):
         area = (label > 0).sum((1, 2))
@@ -237,9 +168,7 @@ def hippocampus_slices(data: Path, base: Path, split: str, spec: dict[str, Any])
             yield crop(Packed(f"{name}_{number}", name, quantise(values), mask.astype(np.uint8)), 28)
 
 
-SOURCES: dict[str, Callable[[Path, Path, str, dict[str, Any]], Iterator[Packed]]] = {
-    "vessels": vessels,
-    "heart": heart,
+SOURCES: dict[str, Callable[[Path, str, dict[str, Any]], Iterator[Packed]]] = {
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
 }
@@ -354,7 +283,6 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         description=recipe.description,
         licence=recipe.licence,
         intensity=recipe.intensity,
-        colour=recipe.colour,
         trained_on=[parse_source(text) for text in recipe.trained_on],
         training=json.loads(json.dumps(training)),
         figures=figures,
@@ -378,7 +306,7 @@ def pack(given: argparse.Namespace) -> None:
             path = packed_path(recipe, given.output, split)
             if not path.exists():
                 spec = {"kind": "local", "sigma": recipe.sigma}
-                cases = list(SOURCES[recipe.source](given.data, given.base, split, spec))
+                cases = list(SOURCES[recipe.source](given.data, split, spec))
                 write_packed(cases, path)
                 say(f"{path.name}: {len(cases)} cases, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -389,7 +317,6 @@ def main() -> None:
     packing = commands.add_parser("pack", help="normalise the cases of recipes")
     packing.add_argument("name", nargs="*", choices=RECIPES, default=list(RECIPES), help="recipes (default all)")
     packing.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    packing.add_argument("--base", type=Path, required=True, help="folder that segmenters.py wrote")
     packing.add_argument("-o", "--output", type=Path, required=True)
     training = commands.add_parser("train", help="train a model")
     training.add_argument("name", choices=RECIPES)
