@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import rnca
+from common.running import guarded
 from rnca.cases import load_cases, split_cases
 from rnca.metrics import cldice, dice
 from rnca.topology import betti_numbers
@@ -58,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)
