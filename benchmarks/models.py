@@ -251,7 +251,13 @@ def run(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     done = read_checkpoint(checkpoint)[0]["iteration"] if checkpoint.exists() else 0
     size = (settings.patch,) * recipe.dims
     with PatchesAhead(
-        cases, size, settings.starts, settings.noise, settings.zoom, workers=given.workers, seed=done
+        cases,
+        size,
+        settings.starts,
+        settings.noise,
+        settings.zoom,
+        workers=given.workers,
+        seed=settings.seed * 1_000_003 + done,
     ) as patches:
         if done:
             trainer = Trainer.resume(checkpoint, cases, given.device, settings.iterations, patches)

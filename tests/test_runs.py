@@ -20,11 +20,11 @@ QUIET = Console(quiet=True)
 DATA = Data(phantoms=("rings:6",), validation=0.34)
 
 
-def run(folder: Path, iterations: int, seed: int = 0) -> Path:
+def run(folder: Path, iterations: int, seed: int = 0, workers: int = 0) -> Path:
     settings = Settings(
         iterations=iterations, batch=2, pool=4, patch=24, first=(2, 3), between=(1, 2), precision="float32", seed=seed
     )
-    return train_run(folder, "tiny", DATA, NETWORK, settings, None, "cpu", QUIET)
+    return train_run(folder, "tiny", DATA, NETWORK, settings, None, "cpu", QUIET, workers)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,14 @@ def test_a_run_ends_with_a_model_that_loads_and_knows_its_figures(finished: Path
     assert set(figures) == {f"validation, {steps} steps" for steps in (64, 128, 256)}
     assert (finished / "validation.png").read_bytes().startswith(b"\x89PNG")
     assert list((finished / "tensorboard").iterdir())
+
+
+def test_workers_change_who_draws_the_patches_and_not_what_comes_of_a_seed(tmp_path: Path) -> None:
+    digests = {}
+    for name, seed, workers in (("one", 0, 1), ("two", 0, 2), ("other", 1, 1)):
+        digests[name] = load_model(run(tmp_path / name, 2, seed, workers)).metadata.weights_sha256
+    assert digests["one"] == digests["two"] != digests["other"]
+    assert load_model(run(tmp_path / "one", 3, 0, 1)).metadata.weights_sha256 != digests["one"]  # it goes on
 
 
 def test_validation_is_logged_for_every_kind_of_start(finished: Path) -> None:

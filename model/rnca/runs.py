@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from .automaton import RNCA
 from .cards import card, parse_source
 from .cases import PERCENTILES, Case, load_cases, phantom_cases, split_cases
@@ -111,6 +113,7 @@ def train_run(
     }
     about = json.loads(json.dumps(about))
     place = pick_device(device)
+    torch.manual_seed(settings.seed)  # the first weights, too
     net = base.definition if base else RNCA(**network)
     lineage = f"{base.metadata.name} {base.metadata.version} {base.sha256}" if base else None
     training, held = gather(data, net.dims, net.image_channels, settings.patch, settings.seed)
@@ -122,9 +125,12 @@ def train_run(
         patches = None
         if workers:
             done = read_checkpoint(checkpoint)[0]["iteration"] if checkpoint.exists() else 0
+            first = settings.seed * 1_000_003 + done
             size = (settings.patch,) * net.dims
             patches = stack.enter_context(
-                PatchesAhead(training, size, settings.starts, settings.noise, settings.zoom, workers=workers, seed=done)
+                PatchesAhead(
+                    training, size, settings.starts, settings.noise, settings.zoom, workers=workers, seed=first
+                )
             )
         if checkpoint.exists():
             _check_same_run(folder, about)
