@@ -161,7 +161,7 @@ def hippocampus_slices(data: Path, split: str, spec: dict[str, Any]) -> Iterator
     """Three slices of each, three times as large: as many pixels as an organ in a slice has."""
     for name, image, label in volumes_of(data / "hippocampus_msd" / split):
         area = (label > 0).sum((1, 2))
-        for number in np.argsort(-area)[:9:3]:
+        for number in np.argsort(-area)[: min(9, np.count_nonzero(area)) : 3]:
             large = ndimage.zoom(image[number], 3, order=1)
             mask = ndimage.zoom((label[number] > 0).astype(np.float32), 3, order=1) > 0.5
             values = network_input(large[None], 1, spec)[0]
@@ -306,7 +306,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
 
 def pack(given: argparse.Namespace) -> None:
     """The cases of the recipes, both splits; those that are there are kept."""
-    for name in given.name:
+    for name in given.only:
         recipe = RECIPES[name]
         for split in ("train", "val"):
             path = packed_path(recipe, given.output, split)
@@ -321,7 +321,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="normalise the cases of recipes")
-    packing.add_argument("name", nargs="*", choices=RECIPES, default=list(RECIPES), help="recipes (default all)")
+    packing.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="these recipes")
     packing.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     packing.add_argument("-o", "--output", type=Path, required=True)
     training = commands.add_parser("train", help="train a model")

@@ -577,3 +577,20 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", ["models.py", "train", "organ-3d", "--cases", str(tmp_path), "-o", str(tmp_path)])
     with pytest.raises(InputError, match="pack --help"):
         models.main()
+
+
+def test_cases_are_packed_for_every_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.zeros((12, 14, 13), np.uint8)
+    label[4:9, 4:9, 3:8], label[4:9, 4:9, 8:10] = 1, 2
+    for split in ("train", "val"):
+        for kind, values in (("images", label * 100.0), ("labels", label)):
+            folder = tmp_path / "data" / "hippocampus_msd" / split / kind
+            folder.mkdir(parents=True)
+            sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / "one.nii.gz"))
+    words = ["models.py", "pack", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "cases")]
+    monkeypatch.setattr(sys, "argv", words)
+    models.main()
+    names = {
+        name: len(models.load(replace(r, phantoms=()), tmp_path / "cases", "val")) for name, r in models.RECIPES.items()
+    }
+    assert names == {"organ-2d": 2, "organ-3d": 3}  # every third of five slices; both parts and each
