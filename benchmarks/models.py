@@ -25,12 +25,12 @@ from common.inflate import inflate
 from common.running import guarded, say
 from rnca.automaton import RNCA
 from rnca.cases import Case, Starts, phantom_cases
+from rnca.contrast import TRUNCATE
 from rnca.errors import InputError
 from rnca.files import atomic_path, list_images, read_image, read_mask, write_json, write_text
 from rnca.geometry import as_array
 from rnca.intensity import network_input
-from rnca.patches import PatchesAhead
-from rnca.training import Settings, Trainer, net_from, read_checkpoint, train
+from rnca.training import Settings, Trainer, draw_ahead, net_from, read_checkpoint, train
 
 FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
 SHARE_ALIKE = "CC BY-SA 4.0"
@@ -207,7 +207,7 @@ def packed_path(recipe: Recipe, folder: Path, split: str) -> Path:
 
 def scaled(image: NDArray[np.float32], scales: Sequence[float]) -> NDArray[np.float32]:
     """A normalised image (*S) at a recipe's scales: (C, *S), as `rnca.intensity` blurs it."""
-    levels = [image if s == 0 else ndimage.gaussian_filter(image, s, mode="nearest", truncate=3) for s in scales]
+    levels = [image if s == 0 else ndimage.gaussian_filter(image, s, mode="nearest", truncate=TRUNCATE) for s in scales]
     return np.stack(levels).astype(np.float32)
 
 
@@ -249,16 +249,7 @@ def run(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     torch.manual_seed(settings.seed)
     checkpoint = folder / "checkpoint.npz"
     done = read_checkpoint(checkpoint)[0]["iteration"] if checkpoint.exists() else 0
-    size = (settings.patch,) * recipe.dims
-    with PatchesAhead(
-        cases,
-        size,
-        settings.starts,
-        settings.noise,
-        settings.zoom,
-        workers=given.workers,
-        seed=settings.seed * 1_000_003 + done,
-    ) as patches:
+    with draw_ahead(cases, recipe.dims, settings, given.workers, done) as patches:
         if done:
             trainer = Trainer.resume(checkpoint, cases, given.device, settings.iterations, patches)
         else:

@@ -593,3 +593,10 @@ def test_file_names_are_printed_as_they_are(tmp_path, rnca, filler, capsys):
     out = tmp_path / "[red]:smile:out.png"
     assert rnca("refine", image, mask, "-o", out, "--model", filler) == 0
     assert f"{out} written" in capsys.readouterr().err
+
+
+def test_a_zoom_from_large_to_small_is_refused(tmp_path, rnca, capfd):
+    words = ["train", "--phantoms", "rings:4", "--zoom", "1.5", "0.8", "-o", tmp_path / "run"]
+    assert rnca(*words) == 2
+    assert "smaller factor first" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from conftest import random_net
 from rnca.automaton import RNCA
-from rnca.gradients import rollout
+from rnca.gradients import _fits_fused, rollout
 
 pytest.importorskip("triton")
 from rnca import fused
@@ -90,3 +90,19 @@ def test_gradients_with_skipped_updates_are_those_of_the_updates_drawn() -> None
         bias -= 2 * step
         slope = (after - loss()) / 2e-2
     assert slope.item() == pytest.approx(bias.grad[1].item(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("channels", "hidden", "precision", "expected"),
+    [
+        (16, 128, torch.bfloat16, True),
+        (16, 64, torch.float32, True),
+        (16, 128, torch.float64, False),
+        (8, 128, torch.bfloat16, False),
+        (16, 96, torch.bfloat16, False),
+    ],
+)
+def test_other_networks_and_precisions_are_left_to_the_plain_rollout(
+    channels: int, hidden: int, precision: torch.dtype, expected: bool
+) -> None:
+    assert _fits_fused(RNCA(state_channels=channels, hidden=hidden), precision) is expected

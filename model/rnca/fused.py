@@ -28,7 +28,6 @@ TILE = 32
 PROGRAMS = 264
 """Programs of the backward pass, two for each multiprocessor of an H100; each has its own sums of gradients."""
 
-
 STAGES = 1
 """Loads are not made ahead of a loop's turn: the order of loads and stores stays as it is written."""
 
@@ -284,7 +283,7 @@ class FusedRollout(torch.autograd.Function):
         bias, patches = delta_bias.detach().contiguous(), patches.to(precision)
         seed = int(torch.randint(1 << 30, ())) if skip > 0 else 0
         table = table.contiguous()
-        states, outputs = [], []
+        outputs = []
         living, kept, acting = (torch.empty_like(within) for _ in range(3))
         new, everyone = torch.empty_like(table), torch.ones_like(within)
         _settle[grid](
@@ -298,13 +297,12 @@ class FusedRollout(torch.autograd.Function):
             _list[grid](acted, order, rows, count, TILE=TILE)
             new.copy_(table)
             _advance[grid](table, rows, order, *strides, patches, *weights, bias, new, skip, count, **wide)
-            states.append(table)
-            table = torch.empty_like(new)
+            earlier, table = table, torch.empty_like(new)
             living, kept, acting = (torch.empty_like(within) for _ in range(3))
             _settle[grid](
                 new, before, within, *strides, table, kept, living, acting, threshold, seed + step, skip, count, **sizes
             )
-            ctx.steps.append((states[-1], rows, order, acted, kept))
+            ctx.steps.append((earlier, rows, order, acted, kept))
             if step in moments:
                 outputs.append(table[:, 0].clone())
         ctx.save_for_backward(*weights, patches)

@@ -23,10 +23,9 @@ from .cases import PERCENTILES, Case, load_cases, phantom_cases, split_cases
 from .errors import InputError
 from .files import write_json, write_text
 from .jobs import write_csv
-from .patches import PatchesAhead
 from .pictures import write_png
 from .rollout import pick_device
-from .training import Progress, Settings, Trainer, net_from, read_checkpoint, train
+from .training import Progress, Settings, Trainer, draw_ahead, net_from, read_checkpoint, train
 from .validation import Trial, make_trials, picture, repair, score
 from .zoo import describe, load_model, save_model
 
@@ -125,13 +124,7 @@ def train_run(
         patches = None
         if workers:
             done = read_checkpoint(checkpoint)[0]["iteration"] if checkpoint.exists() else 0
-            first = settings.seed * 1_000_003 + done
-            size = (settings.patch,) * net.dims
-            patches = stack.enter_context(
-                PatchesAhead(
-                    training, size, settings.starts, settings.noise, settings.zoom, workers=workers, seed=first
-                )
-            )
+            patches = stack.enter_context(draw_ahead(training, net.dims, settings, workers, done))
         if checkpoint.exists():
             _check_same_run(folder, about)
             trainer = Trainer.resume(checkpoint, training, place, settings.iterations, patches)

@@ -26,7 +26,7 @@ from .cases import Case, Starts
 from .errors import InputError
 from .files import atomic_path, write_text
 from .gradients import rollout
-from .patches import Patches
+from .patches import Patches, PatchesAhead
 
 REPORT_EVERY = 20  # iterations a line of the log
 
@@ -92,6 +92,13 @@ def off_outline(mask: Tensor, target: Tensor) -> Tensor:
         return ~grow(~wide) | ~wide  # closed; or nothing beside it
 
     return (target & ~mask & mendable(mask)) | (~target & mask & mendable(~mask))
+
+
+def draw_ahead(cases: Sequence[Case], dims: int, settings: Settings, workers: int, done: int = 0) -> PatchesAhead:
+    """The patches of a run drawn by worker processes; others after every number of iterations that are `done`."""
+    s = settings
+    seed = s.seed * 1_000_003 + done
+    return PatchesAhead(cases, (s.patch,) * dims, s.starts, s.noise, s.zoom, workers=workers, seed=seed)
 
 
 class Pool:

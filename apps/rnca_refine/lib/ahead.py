@@ -1,4 +1,4 @@
-"""A rollout in a thread of its own, a step ahead of whoever looks at it."""
+"""A rollout in a thread of its own, up to two steps ahead of whoever looks at it."""
 
 from collections import deque
 from collections.abc import Iterator
