@@ -22,23 +22,34 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from common.inflate import inflate
-from common.running import guarded, say
+from common.running import case_seed, guarded, say
 from rnca.automaton import RNCA
-from rnca.cases import Case, Starts, phantom_cases
+from rnca.cases import Case, Starts, load_cases, phantom_cases
 from rnca.contrast import TRUNCATE
 from rnca.errors import InputError
 from rnca.files import atomic_path, list_images, read_image, read_mask, write_json, write_text
 from rnca.geometry import as_array
 from rnca.intensity import network_input
 from rnca.training import Settings, Trainer, draw_ahead, net_from, read_checkpoint, train
+from volumes import render
 
 FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
 SHARE_ALIKE = "CC BY-SA 4.0"
+NC = "CC BY-NC-SA 4.0 (non-commercial)"
 
 HIPPOCAMPUS = (
     "Medical Segmentation Decathlon, hippocampus, training subjects; CC BY-SA 4.0; "
     "Antonelli et al., Nature Communications 13:4128, 2022"
 )
+ACDC = (
+    "ACDC, training patients; CC BY-NC-SA 4.0; Bernard et al., IEEE Transactions on Medical Imaging 37:2514-2525, 2018"
+)
+FIVES = "FIVES (AMD), training images; CC BY 4.0; Jin et al., Scientific Data 9:475, 2022"
+CHASE = (
+    "CHASE_DB1, training children; CC BY 4.0; "
+    "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
+)
+CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
 
@@ -49,7 +60,7 @@ class Recipe:
     description: str
     licence: str
     trained_on: tuple[str, ...]
-    source: str  # of SOURCES
+    sources: tuple[str, ...]  # of SOURCES
     phantoms: tuple[str, ...]  # KIND:COUNT:SIZE
     settings: Settings
     sigma: float  # of the local contrast, voxels
@@ -64,14 +75,30 @@ class Recipe:
         return spec if self.scales == (0.0,) else spec | {"scales": list(self.scales)}
 
 
+GAPS = ("gaps", "gaps", "gaps", "thin", "open", "mixed")
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
+SPACE = Settings(
+    iterations=1200,
+    batch=2,
+    pool=64,
+    fresh=1,
+    patch=32,
+    first=(14, 28),
+    learning_rate=6e-4,
+    focus=0.5,
+    hold=0.5,
+    topology=1.0,
+    noise=0.06,
+    zoom=(0.75, 1.35),
+    starts=Starts(GAPS, (0.2, 0.9), clean=0.3),
+)
 RECIPES = {
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
         " away; has seen generated organs and the hippocampus only.",
         SHARE_ALIKE,
         (HIPPOCAMPUS, PHANTOMS),
-        "hippocampus-slices",
+        ("hippocampus-slices",),
         ("blobs:400:128",),
         Settings(
             iterations=2423,
@@ -88,11 +115,35 @@ RECIPES = {
         ),
         32.0,
     ),
+    "myocardium-2d": Recipe(
+        "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
+        " and thickened walls, loose islands.",
+        NC,
+        (ACDC,),
+        ("heart",),
+        (),
+        Settings(
+            iterations=6000,
+            pool=192,
+            fresh=1,
+            patch=72,
+            first=(20, 36),
+            learning_rate=5e-4,
+            focus=0.3,
+            hold=1.0,
+            noise=0.06,
+            zoom=(0.8, 1.25),
+            starts=Starts(("wedges", "wedges", "thin", "thick", "open", "islands"), (0.2, 1.0), clean=0.35, most=3),
+        ),
+        16.0,
+        (0.0,),
+        start="myocardium-2d",
+    ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
         SHARE_ALIKE,
         (HIPPOCAMPUS, PHANTOMS),
-        "hippocampus",
+        ("hippocampus",),
         ("blobs:60:48",),
         Settings(
             iterations=456,
@@ -110,6 +161,41 @@ RECIPES = {
         ),
         16.0,
         start="organ-2d",
+        dims=3,
+    ),
+    "vessel-3d": Recipe(
+        "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen generated"
+        " trees, and retinal vessels.",
+        "CC BY 4.0",
+        (FIVES, CHASE, PHANTOMS),
+        (),
+        ("vessels:120:56:rendered",),
+        SPACE,
+        16.0,
+        start="vessel-2d",
+        dims=3,
+    ),
+    "general-3d": Recipe(
+        "Closes gaps, fills chunks and holes and takes loose islands away, in volumes of organs, walls and trees alike:"
+        " the model for volumes that no other one was made for.",
+        SHARE_ALIKE,
+        (HIPPOCAMPUS, PHANTOMS),
+        ("hippocampus",),
+        ("blobs:60:48", "rings:60:48", "vessels:80:56:rendered"),
+        replace(SPACE, starts=Starts(("mixed", "gaps", "chunks"), (0.1, 0.9), clean=0.3)),
+        16.0,
+        start="organ-3d",
+        dims=3,
+    ),
+    "organ-3d-nc": Recipe(
+        "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes and takes loose islands away.",
+        NC,
+        (CHAOS, HIPPOCAMPUS, PHANTOMS),
+        ("abdomen", "hippocampus"),
+        ("blobs:20:48",),
+        replace(SPACE, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
+        16.0,
+        start="organ-3d",
         dims=3,
     ),
 }
@@ -168,7 +254,30 @@ def hippocampus_slices(data: Path, split: str, spec: dict[str, Any]) -> Iterator
             yield crop(Packed(f"{name}_{number}", name, quantise(values), mask.astype(np.uint8)), 28)
 
 
+def from_cases(cases: Sequence[Case], margin: int) -> Iterator[Packed]:
+    """Cases that the package read, of one image channel."""
+    for case in cases:
+        if case.label.any():
+            starts = [np.rint(255 * s).astype(np.uint8) for s in case.starts]
+            packed = Packed(case.name, case.group, quantise(case.image[0]), case.label.astype(np.uint8), starts)
+            yield crop(packed, margin)
+
+
+def heart(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Slices with myocardium."""
+    yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
+
+
+def abdomen(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Abdominal organs in MR, each an object."""
+    for name, image, label in volumes_of(data / "chaos_mr_t2" / split):
+        values = network_input(image[None], 1, spec)[0]
+        yield crop(Packed(name, name, quantise(values), label, [], ((1,), (2,), (3,), (4,))), 6)
+
+
 SOURCES: dict[str, Callable[[Path, str, dict[str, Any]], Iterator[Packed]]] = {
+    "heart": heart,
+    "abdomen": abdomen,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
 }
@@ -200,9 +309,9 @@ def read_packed(path: Path) -> Iterator[Packed]:
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def packed_path(recipe: Recipe, folder: Path, split: str) -> Path:
-    """Where the cases of a recipe are packed."""
-    return folder / f"{recipe.source}-{recipe.sigma:g}.{split}.npz"
+def packed_path(source: str, recipe: Recipe, folder: Path, split: str) -> Path:
+    """Where the cases of a source are packed, as a recipe sees them."""
+    return folder / f"{source}-{recipe.sigma:g}.{split}.npz"
 
 
 def scaled(image: NDArray[np.float32], scales: Sequence[float]) -> NDArray[np.float32]:
@@ -211,24 +320,39 @@ def scaled(image: NDArray[np.float32], scales: Sequence[float]) -> NDArray[np.fl
     return np.stack(levels).astype(np.float32)
 
 
+def rendered(case: Case, recipe: Recipe, split: str) -> Case:
+    """A tree with another image, made as benchmarks/volumes.py makes those of trees that have none."""
+    image = render(case.label, np.random.default_rng(case_seed(0, f"{case.name}_{split}")))
+    return replace(case, image=network_input(image[None], len(recipe.scales), recipe.intensity))
+
+
+def unpacked(packed: Packed, recipe: Recipe) -> Iterator[Case]:
+    """A case an object."""
+    image = scaled(packed.image / np.float32(FULL), recipe.scales)
+    starts = [(s / 255).astype(np.float32) for s in packed.starts]
+    for labels in packed.objects:
+        label = np.isin(packed.label, labels)
+        if label.any():
+            yield Case(f"{packed.name}_{labels[0]}", image, label, starts, packed.group)
+
+
+def phantoms(text: str, recipe: Recipe, split: str) -> list[Case]:
+    """KIND:COUNT:SIZE, for validation a tenth as many, others; with :rendered behind, each with a second image."""
+    kind, count, size, *made = text.split(":")
+    amount, seed = (int(count) // 10, 1) if split == "val" else (int(count), 0)
+    found = phantom_cases(kind, (int(size),) * recipe.dims, amount, seed, len(recipe.scales), recipe.intensity)
+    return found + [rendered(case, recipe, split) for case in found if made]
+
+
 def load(recipe: Recipe, folder: Path, split: str) -> list[Case]:
-    """All cases of a recipe; a tenth as many phantoms, others, are for validation."""
-    path, cases = packed_path(recipe, folder, split), []
-    if not path.exists():
-        raise InputError(f"{path} does not exist: python benchmarks/models.py pack --help")
-    for packed in read_packed(path):
-        image = scaled(packed.image / np.float32(FULL), recipe.scales)
-        starts = [(s / 255).astype(np.float32) for s in packed.starts]
-        for labels in packed.objects:
-            label = np.isin(packed.label, labels)
-            if label.any():
-                cases.append(Case(f"{packed.name}_{labels[0]}", image, label, starts, packed.group))
-    for text in recipe.phantoms:
-        kind, count, size = text.split(":")
-        amount, seed = (int(count) // 10, 1) if split == "val" else (int(count), 0)
-        shape = (int(size),) * recipe.dims
-        cases += phantom_cases(kind, shape, amount, seed, len(recipe.scales), recipe.intensity)
-    return cases
+    """All cases of a recipe."""
+    cases = []
+    for source in recipe.sources:
+        path = packed_path(source, recipe, folder, split)
+        if not path.exists():
+            raise InputError(f"{path} does not exist: python benchmarks/models.py pack --help")
+        cases += [case for packed in read_packed(path) for case in unpacked(packed, recipe)]
+    return cases + [case for text in recipe.phantoms for case in phantoms(text, recipe, split)]
 
 
 def first_net(recipe: Recipe) -> RNCA:
@@ -297,15 +421,14 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
 
 def pack(given: argparse.Namespace) -> None:
     """The cases of the recipes, both splits; those that are there are kept."""
-    for name in given.only:
-        recipe = RECIPES[name]
-        for split in ("train", "val"):
-            path = packed_path(recipe, given.output, split)
-            if not path.exists():
-                spec = {"kind": "local", "sigma": recipe.sigma}
-                cases = list(SOURCES[recipe.source](given.data, split, spec))
-                write_packed(cases, path)
-                say(f"{path.name}: {len(cases)} cases, {path.stat().st_size / 1e6:.1f} MB")
+    for recipe in (RECIPES[name] for name in given.only):
+        for source, split in ((source, split) for source in recipe.sources for split in ("train", "val")):
+            path = packed_path(source, recipe, given.output, split)
+            if path.exists():
+                continue
+            cases = list(SOURCES[source](given.data, split, {"kind": "local", "sigma": recipe.sigma}))
+            write_packed(cases, path)
+            say(f"{path.name}: {len(cases)} cases, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -567,7 +568,7 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         settings=replace(models.RECIPES["organ-2d"].settings, batch=2, pool=4, fresh=1, patch=24, first=(2, 3)),
     )
     monkeypatch.setitem(models.RECIPES, "organ-2d", recipe)
-    models.write_packed([case], models.packed_path(recipe, tmp_path, "train"))
+    models.write_packed([case], models.packed_path("hippocampus-slices", recipe, tmp_path, "train"))
     for iterations in ("2", "3"):
         words = ["models.py", "train", "organ-2d", "--cases", str(tmp_path), "-o", str(tmp_path / "runs")]
         monkeypatch.setattr(sys, "argv", [*words, "--iterations", iterations, "--device", "cpu"])
@@ -582,15 +583,33 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_cases_are_packed_for_every_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     label = np.zeros((12, 14, 13), np.uint8)
     label[4:9, 4:9, 3:8], label[4:9, 4:9, 8:10] = 1, 2
-    for split in ("train", "val"):
+    for source, split in product(("hippocampus_msd", "chaos_mr_t2", "acdc"), ("train", "val")):
         for kind, values in (("images", label * 100.0), ("labels", label)):
-            folder = tmp_path / "data" / "hippocampus_msd" / split / kind
+            folder = tmp_path / "data" / source / split / kind
             folder.mkdir(parents=True)
-            sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / "one.nii.gz"))
+            stored = sitk.GetImageFromArray(values)
+            stored.SetSpacing((1.0, 1.0, 4.0))
+            sitk.WriteImage(stored, str(folder / "one.nii.gz"))
     words = ["models.py", "pack", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "cases")]
     monkeypatch.setattr(sys, "argv", words)
     models.main()
     names = {
         name: len(models.load(replace(r, phantoms=()), tmp_path / "cases", "val")) for name, r in models.RECIPES.items()
     }
-    assert names == {"organ-2d": 2, "organ-3d": 3}  # every third of five slices; both parts and each
+    assert names == {
+        "myocardium-2d": 5,  # slices with label 2
+        "organ-2d": 2,  # every third of five slices
+        "organ-3d": 3,  # both parts and each
+        "vessel-3d": 0,
+        "general-3d": 3,
+        "organ-3d-nc": 5,  # and two organs
+    }
+
+
+def test_a_generated_tree_gets_a_second_image() -> None:
+    found = models.phantoms("vessels:2:32:rendered", models.RECIPES["vessel-3d"], "train")
+    assert len(found) == 4
+    for case, other in zip(found[:2], found[2:], strict=True):
+        assert np.array_equal(case.label, other.label) and not np.array_equal(case.image, other.image)
+        assert other.image[0][other.label].mean() > other.image[0][~other.label].mean() + 0.3  # bright
+    assert len(models.phantoms("vessels:20:32", models.RECIPES["vessel-3d"], "val")) == 2

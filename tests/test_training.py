@@ -201,6 +201,20 @@ def test_wrong_pixels_weigh_more_where_the_loss_is_focused() -> None:
     assert focused == pytest.approx(4 * plain, rel=1e-5)
 
 
+def test_right_pixels_weigh_more_towards_the_end_where_they_are_held() -> None:
+    # An untrained network changes nothing: what is right stays right, and costs only what a soft start leaves there.
+    softly = replace(SHORT, starts=Starts(clean=1, soft=1), seed=3)
+    plain, held = (new_trainer(replace(softly, hold=hold)) for hold in (0.0, 3.0))
+    assert held.step() == pytest.approx(plain.step(), rel=1e-6)  # an iteration's weight is that of its beginning
+    plain, held = (new_trainer(replace(softly, hold=hold)) for hold in (0.0, 3.0))
+    plain.iteration = held.iteration = softly.iterations
+    assert 1.5 * (before := plain.step()) < held.step() < 4 * before  # but for what softening took across 0.5
+    binary = replace(SHORT, starts=Starts(kinds=("chunks",), clean=0, soft=0), seed=3)
+    plain, held = (new_trainer(replace(binary, hold=hold)) for hold in (0.0, 3.0))
+    plain.iteration = held.iteration = binary.iterations
+    assert held.step() == pytest.approx(plain.step(), rel=1e-5)  # what was wrong is all there is
+
+
 def test_what_is_wrong_beyond_the_outline_is_found() -> None:
     target = np.zeros((16, 16), bool)
     target[4:12, 2:14] = True

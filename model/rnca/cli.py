@@ -405,6 +405,7 @@ def train(
         0.8,
     ),
     focus: Annotated[float, typer.Option(help="Extra weight in the loss of pixels that are wrong.", min=0)] = 0.0,
+    hold: Annotated[float, typer.Option(help="Extra weight in the loss of pixels that were right.", min=0)] = 0.0,
     topology: Annotated[
         float,
         typer.Option(help="Extra weight of what is wrong and not only at the outline: holes, gaps, specks.", min=0),
@@ -446,6 +447,7 @@ def train(
         seed=seed,
         starts=starts,
         focus=focus,
+        hold=hold,
         topology=topology,
         zoom=zoom,
         learning_rate=rate,

@@ -47,6 +47,7 @@ class Settings:
     last_rate: float = 0.02  # the share of the learning rate that is left at the end of its cosine
     weight_decay: float = 1e-4
     focus: float = 0.0  # what a pixel that is wrong when an iteration begins weighs above 1; falls to 0 with the rate
+    hold: float = 0.0  # what a pixel that is right when an iteration begins weighs above 1; rises as the rate falls
     topology: float = 0.0  # what a pixel weighs above 1 that is wrong and not only the outline's, see `off_outline`
     noise: float = 0.04  # largest standard deviation of white noise added to a normalised image
     zoom: tuple[float, float] = (1.0, 1.0)  # range of factors by which a case is enlarged
@@ -183,7 +184,8 @@ class Trainer:
 
         visible, last = rollout(self.net, image, state, moments, precision=s.dtype(self.device))
         right = target > 0.5
-        weight = 1 + s.focus * self.to_come() * ((state[:, :1] > 0.5) != right)
+        wrong = (state[:, :1] > 0.5) != right
+        weight = 1 + s.focus * self.to_come() * wrong + s.hold * (1 - self.to_come()) * ~wrong
         weights = [weight + s.topology * off_outline(v > 0.5, right) if s.topology else weight for v in visible]
         loss = sum((w * (v - target) ** 2).mean() for w, v in zip(weights, visible, strict=True))  # (3)
         assert isinstance(loss, Tensor)
