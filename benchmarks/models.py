@@ -78,14 +78,14 @@ class Recipe:
 GAPS = ("gaps", "gaps", "gaps", "thin", "open", "mixed")
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
 SPACE = Settings(
-    iterations=1200,
-    batch=2,
-    pool=64,
+    iterations=500,
+    batch=6,
+    pool=96,
     fresh=1,
-    patch=32,
+    patch=24,
     first=(14, 28),
-    learning_rate=6e-4,
-    focus=0.5,
+    learning_rate=4e-4,
+    focus=0.3,
     hold=0.5,
     topology=1.0,
     noise=0.06,
@@ -355,8 +355,10 @@ def load(recipe: Recipe, folder: Path, split: str) -> list[Case]:
     return cases + [case for text in recipe.phantoms for case in phantoms(text, recipe, split)]
 
 
-def first_net(recipe: Recipe) -> RNCA:
+def first_net(recipe: Recipe, checkpoint: Path | None) -> RNCA:
     """What training begins with."""
+    if checkpoint:
+        return net_from(*read_checkpoint(checkpoint))
     if recipe.start is None:
         return RNCA(dims=recipe.dims, image_channels=len(recipe.scales))
     from rnca.zoo import load_model
@@ -377,7 +379,7 @@ def run(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         if done:
             trainer = Trainer.resume(checkpoint, cases, given.device, settings.iterations, patches)
         else:
-            trainer = Trainer(first_net(recipe), cases, settings, given.device, patches)
+            trainer = Trainer(first_net(recipe, given.start), cases, settings, given.device, patches)
         train(trainer, folder, on_progress=lambda p: say(f"{name} {p.iteration}: loss {p.loss:.4f}, {p.seconds:.2f} s"))
 
 
@@ -442,6 +444,7 @@ def main() -> None:
     training.add_argument("name", choices=RECIPES)
     training.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
     training.add_argument("--iterations", type=int, help="instead of the recipe's")
+    training.add_argument("--start", type=Path, help="checkpoint of an earlier stage whose weights to begin with")
     training.add_argument("--workers", type=int, default=1, help="processes that damage masks (default 1)")
     training.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training.add_argument("-o", "--output", type=Path, required=True)

@@ -573,8 +573,15 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         words = ["models.py", "train", "organ-2d", "--cases", str(tmp_path), "-o", str(tmp_path / "runs")]
         monkeypatch.setattr(sys, "argv", [*words, "--iterations", iterations, "--device", "cpu"])
         models.main()
-    about, _ = models.read_checkpoint(tmp_path / "runs" / "organ-2d" / "checkpoint.npz")
+    about, weights = models.read_checkpoint(tmp_path / "runs" / "organ-2d" / "checkpoint.npz")
     assert about["iteration"] == 3
+    first = ["--start", str(tmp_path / "runs" / "organ-2d" / "checkpoint.npz"), "-o", str(tmp_path / "second")]
+    monkeypatch.setattr(sys, "argv", [*words[:5], *first, "--iterations", "1", "--device", "cpu"])
+    models.main()
+    about, found = models.read_checkpoint(tmp_path / "second" / "organ-2d" / "checkpoint.npz")
+    assert about["iteration"] == 1
+    for name in (n for n in weights if n.startswith("net/")):  # one step of the optimiser away
+        np.testing.assert_allclose(found[name], weights[name], atol=2 * recipe.settings.learning_rate)
     monkeypatch.setattr(sys, "argv", ["models.py", "train", "organ-3d", "--cases", str(tmp_path), "-o", str(tmp_path)])
     with pytest.raises(InputError, match="pack --help"):
         models.main()
