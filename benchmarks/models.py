@@ -392,7 +392,10 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     about, arrays = read_checkpoint(given.output / name / "checkpoint.npz")
     net = net_from(about, arrays).eval()
     trials = make_trials(load(recipe, given.cases, "val"), recipe.settings.starts, 0, most=given.trials)
-    figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps)) for steps in (64, 128, 256)}
+    figures = {}
+    for steps in (64, 128, 256):
+        say(f"{name}: {len(trials)} starts, {steps} steps")
+        figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps))
     parent = load_model(recipe.start).metadata if recipe.start else None
     training = {
         "recipe": f"benchmarks/models.py, {name}",
