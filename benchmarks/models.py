@@ -49,7 +49,6 @@ CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
-CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
 
@@ -77,7 +76,7 @@ class Recipe:
 
 GAPS = ("gaps", "gaps", "gaps", "thin", "open", "mixed")
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
-SPACE = Settings(
+SPACE = Settings(  # of a second stage in volumes
     iterations=500,
     batch=6,
     pool=96,
@@ -137,7 +136,7 @@ RECIPES = {
         ),
         16.0,
         (0.0,),
-        start="myocardium-2d",
+        start="myocardium-2d",  # it was 1.0.0 then
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
@@ -145,18 +144,14 @@ RECIPES = {
         (HIPPOCAMPUS, PHANTOMS),
         ("hippocampus",),
         ("blobs:60:48",),
-        Settings(
+        replace(
+            SPACE,
             iterations=456,
             batch=4,
-            pool=96,
-            fresh=1,
             patch=28,
-            first=(14, 28),
             learning_rate=6e-4,
             focus=0.5,
-            topology=1.0,
-            noise=0.06,
-            zoom=(0.75, 1.35),
+            hold=0.0,
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         16.0,
@@ -183,17 +178,6 @@ RECIPES = {
         ("hippocampus",),
         ("blobs:60:48", "rings:60:48", "vessels:80:56:rendered"),
         replace(SPACE, starts=Starts(("mixed", "gaps", "chunks"), (0.1, 0.9), clean=0.3)),
-        16.0,
-        start="organ-3d",
-        dims=3,
-    ),
-    "organ-3d-nc": Recipe(
-        "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes and takes loose islands away.",
-        NC,
-        (CHAOS, HIPPOCAMPUS, PHANTOMS),
-        ("abdomen", "hippocampus"),
-        ("blobs:20:48",),
-        replace(SPACE, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
         16.0,
         start="organ-3d",
         dims=3,
@@ -268,16 +252,8 @@ def heart(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
-def abdomen(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
-    """Abdominal organs in MR, each an object."""
-    for name, image, label in volumes_of(data / "chaos_mr_t2" / split):
-        values = network_input(image[None], 1, spec)[0]
-        yield crop(Packed(name, name, quantise(values), label, [], ((1,), (2,), (3,), (4,))), 6)
-
-
 SOURCES: dict[str, Callable[[Path, str, dict[str, Any]], Iterator[Packed]]] = {
     "heart": heart,
-    "abdomen": abdomen,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
 }
