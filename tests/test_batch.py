@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from little import broken, case, command, environment, load, ring, run_cli, save, save_filler, tree
-from rnca import batch
+from rnca import DEFAULT_MODEL, batch
 from rnca.batch import Case, in_processes, run_batch
 from rnca.errors import InputError
 from rnca.jobs import Options, refine_file
@@ -105,6 +105,24 @@ def test_the_table_tells_each_case_as_its_report_does(three, run):
             assert row[f"tunnels_{when}"] == str(topology.get("tunnels", ""))
     assert (table["a"]["pieces_before"], table["a"]["pieces_after"]) == ("2", "1")
     assert (table["a"]["holes_before"], table["a"]["holes_after"]) == ("0", "1")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_each_mask_gets_the_general_model_for_its_size(tmp_path, run, jobs):
+    case(tmp_path, "flat.png")
+    case(tmp_path, "stack.nii.gz")  # of four slices
+    save(tmp_path / "images" / "cube.nrrd", np.full((16, 24, 26), 20, np.uint8))
+    save(tmp_path / "masks" / "cube.nrrd", ring((16, 24, 26)))
+    assert run(tmp_path, jobs, model=DEFAULT_MODEL, steps=2)[0] == 0
+    assert {name: row["model"] for name, row in rows(tmp_path).items()} == {
+        "flat": "general-2d",
+        "stack": "general-2d",
+        "cube": "general-3d",
+    }
+    again = run(tmp_path, jobs, model=DEFAULT_MODEL, steps=2)
+    assert "0 repaired, 3 already done" in again[1]
+    page = (tmp_path / "out" / "summary.html").read_text(encoding="utf-8")
+    assert "general-2d 1.0.0, general-3d" in page
 
 
 def test_several_labels_of_a_mask_share_its_row(tmp_path, run):

@@ -1,5 +1,6 @@
 """Refinement by a live server: the infer tasks, as their clients call them."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,20 @@ def test_result_tells_topology_model_and_steps(server: Server, tmp_path: Path) -
     assert (told["model"], told["version"], told["steps"]) == ("filler", "1.0.0", 24)
     assert told["topology"]["before"]["betti"] == [2, 0, 0] and told["topology"]["after"]["betti"] == [1, 1, 0]
     assert "not a medical device" in told["notice"]
+
+
+@pytest.mark.parametrize(("depth", "model"), [(4, "general-2d"), (16, "general-3d")])
+def test_the_general_model_is_that_for_the_masks_size(server: Server, tmp_path: Path, depth: int, model: str) -> None:
+    shape = (depth, *SHAPE[1:])
+    image = save(tmp_path / "image.nrrd", ring(shape) * np.uint8(200))
+    mask = save(tmp_path / "mask.nrrd", broken(ring(shape)))
+    told = server.http.post(
+        "/infer/rnca_refine",
+        params={"output": "json"},
+        data={"params": json.dumps({"model": "general", "steps": 2})},
+        files={"label": (mask.name, mask.read_bytes()), "file": (image.name, image.read_bytes())},
+    )
+    assert told.json()["model"] == model
 
 
 def test_without_an_upload_the_final_label_comes_before_the_original(server: Server, tmp_path: Path) -> None:

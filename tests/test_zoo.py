@@ -16,7 +16,18 @@ import torch
 from conftest import random_net
 from rnca import compile, zoo
 from rnca.errors import InputError
-from rnca.zoo import Metadata, Model, as_model, describe, load_model, parse_metadata, save_model, trust, weights_sha256
+from rnca.zoo import (
+    Metadata,
+    Model,
+    as_model,
+    describe,
+    load_model,
+    named,
+    parse_metadata,
+    save_model,
+    trust,
+    weights_sha256,
+)
 
 NET = random_net(0, image_channels=2)
 KNOWN = {
@@ -363,3 +374,20 @@ def test_asking_for_another_device_leaves_the_callers_model_where_it_is() -> Non
     assert next(there.module.buffers()).device.type == "meta"
     assert next(model.module.buffers()).device.type == "cpu"
     assert as_model(model, "cpu") is model
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ((), "general-2d"),
+        ((512, 512), "general-2d"),
+        ((10, 256, 256), "general-2d"),  # a stack of few slices
+        ((256, 256, 1), "general-2d"),
+        ((16, 16, 16), "general-3d"),
+        ((120, 512, 512), "general-3d"),
+    ],
+)
+def test_the_general_model_is_that_for_the_masks_size(shape: tuple[int, ...], name: str) -> None:
+    assert named("general", shape) == name
+    assert named("vessel-2d", shape) == "vessel-2d"
+    assert as_model("general", shape=shape).metadata.name == name

@@ -55,7 +55,7 @@ class RNCARefine(MONAILabelApp):
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // (2 * self.state.workers)))
         self.images = Images(self.state.cache_mib * MEBI, self.state.voxels)
         self.models = Models(Registry(self.state.models), self.state.model)
-        self.models.registry.active(self.state.model)  # a model that is not there is told now
+        self.models.active(self.state.model)  # a model that is not there is told now
         self.audit = Audit(self.state.folder / "audit.jsonl")
         self.trainings = Trainings(self.state, self.audit, self._cases, self._trained)
         self.services: Services | None = None

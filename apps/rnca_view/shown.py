@@ -102,7 +102,9 @@ def _of_model(model: ModelChoice | None) -> dict[str, Any]:
         return {"model_text": "", "model_licence": "", "model_steps": 64}
     return {
         "model_text": model.description,
-        "model_licence": f"Version {model.version} · weights {model.licence or 'of unknown licence'}",
+        "model_licence": (
+            f"Version {model.version} · weights {model.licence or 'of unknown licence'}" if model.version else ""
+        ),
         "model_steps": model.steps,
     }
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-DEFAULT_MODEL = "general-2d"  # where none is named
+DEFAULT_MODEL = "general"  # where none is named; which one it is, the mask's size decides: `zoo.named`
 
 _HOME = {
     "RNCA": "automaton",

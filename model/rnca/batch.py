@@ -11,6 +11,7 @@ write nothing. A worker whose parent is gone ends itself.
 
 import _thread
 import contextlib
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import DEFAULT_MODEL
 from .bars import progress_bar
 from .errors import InputError
 from .files import WRITABLE, list_images, read_image, read_mask, sha256, suffix_of, write_text
@@ -35,7 +37,7 @@ from .jobs import Options, foreground, refine_file, shown_slice, write_csv
 from .pictures import data_url, enlarge, overlay
 from .rollout import Step, pick_device
 from .summary import Result, as_row, printable, summary_page
-from .zoo import Model, load_model
+from .zoo import Model, load_model, named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +70,7 @@ def run_batch(images: Path, masks: Path, output: Path, options: Options, jobs: i
         InputError: wrong options or folders, before any work. What is wrong with a case is in the summary.
         KeyboardInterrupt: Ctrl-C; finished cases are kept, and the same call goes on from there.
     """
-    model = check_options(options, jobs)
+    models = check_options(options, jobs)
     cases, lonely, unused = match(images, masks, output)
     try:
         for folder in (output / "masks", output / "reports"):
@@ -80,7 +82,7 @@ def run_batch(images: Path, masks: Path, output: Path, options: Options, jobs: i
     for result in lonely:
         tell_failure(result, out)
     jobs = min(jobs, len(cases))
-    run = in_processes(cases, options, jobs) if jobs > 1 else in_this_process(cases, options, model)
+    run = in_processes(cases, options, jobs) if jobs > 1 else in_this_process(cases, options, models)
     try:
         with progress_bar(out, "repairing", len(cases)) as advance, contextlib.closing(run):
             for done, result in enumerate(run, start=1):
@@ -94,13 +96,27 @@ def run_batch(images: Path, masks: Path, output: Path, options: Options, jobs: i
         raise
     in_order = [results[name] for name in sorted(results)]
     write_csv(output / "summary.csv", [as_row(result) for result in in_order])
-    write_text(output / "summary.html", summary_page(in_order, unused, options, model))
+    write_text(output / "summary.html", summary_page(in_order, unused, options))
     tell(in_order, unused, out)
     return sum(not result.record for result in in_order)
 
 
-def check_options(options: Options, jobs: int) -> Model:
-    """Refuse what would fail every case; returns the model."""
+class Models:
+    """The model for each mask, loaded once."""
+
+    def __init__(self, options: Options) -> None:
+        self._name = options.model
+        self._load = functools.cache(lambda name: load_model(name, pick_device(options.device)))
+        self._load(named(self._name, ()))  # what cannot be loaded is refused before any work
+
+    def of(self, mask: Path) -> Model:
+        """The one that the name stands for."""
+        shape = as_array(read_mask(mask)).shape if self._name == DEFAULT_MODEL else ()
+        return self._load(named(self._name, shape))
+
+
+def check_options(options: Options, jobs: int) -> Models:
+    """Refuse what would fail every case; returns the models."""
     if jobs < 1:
         raise InputError(f"jobs is {jobs}: give 1 or more.")
     if options.steps is not None and options.steps < 0:
@@ -109,7 +125,7 @@ def check_options(options: Options, jobs: int) -> Model:
         raise InputError("a soft mask has no labels: leave out either soft or label.")
     if options.roi is not None:
         parse_roi(options.roi)
-    return load_model(options.model, pick_device(options.device))
+    return Models(options)
 
 
 def match(images: Path, masks: Path, output: Path) -> tuple[list[Case], list[Result], list[str]]:
@@ -133,9 +149,10 @@ def match(images: Path, masks: Path, output: Path) -> tuple[list[Case], list[Res
 # --- one case -------------------------------------------------------------------------------------------------------
 
 
-def repair(case: Case, options: Options, model: Model, on_step: Callable[[Step], None] = lambda _: None) -> Result:
+def repair(case: Case, options: Options, models: Models, on_step: Callable[[Step], None] = lambda _: None) -> Result:
     """Run a case unless it is done. What is wrong with it, whatever it is, ends up in the result."""
     try:
+        model = models.of(case.mask)
         record = finished(case, options, model)
         earlier = record is not None
         if record is None:
@@ -183,10 +200,10 @@ def thumbnails(case: Case, options: Options, model: Model) -> list[str]:
 # --- many cases -----------------------------------------------------------------------------------------------------
 
 
-def in_this_process(cases: list[Case], options: Options, model: Model) -> Generator[Result, None, None]:
+def in_this_process(cases: list[Case], options: Options, models: Models) -> Generator[Result, None, None]:
     """One case after the other."""
     for case in cases:
-        yield repair(case, options, model)
+        yield repair(case, options, models)
 
 
 def in_processes(cases: list[Case], options: Options, jobs: int) -> Generator[Result, None, None]:
@@ -271,7 +288,7 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-_worker: tuple[Options, Model, Event]
+_worker: tuple[Options, Models, Event]
 
 
 def start_worker(options: Options, threads: int, stop: Event) -> None:
@@ -280,7 +297,7 @@ def start_worker(options: Options, threads: int, stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     _thread.start_new_thread(end_with_parent, ())  # no `threading.Thread`: files.py counts those
-    _worker = options, load_model(options.model, pick_device(options.device)), stop
+    _worker = options, Models(options), stop
 
 
 def end_with_parent() -> None:
@@ -293,14 +310,14 @@ def end_with_parent() -> None:
 
 def work(case: Case) -> Result:
     """A case in a worker."""
-    options, model, stop = _worker
+    options, models, stop = _worker
 
     def leave_if_stopped(_: Step | None = None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
 
     leave_if_stopped()
-    return repair(case, options, model, leave_if_stopped)
+    return repair(case, options, models, leave_if_stopped)
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------

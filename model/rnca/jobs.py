@@ -33,7 +33,7 @@ from .metrics import evaluate, summarise
 from .pictures import Picture, busiest_slice, caption, enlarge, grey, overlay, write_gif
 from .rollout import Step, confidence, pick_device, stream
 from .topology import changes, find_defects, summary
-from .zoo import Model, load_model
+from .zoo import Model, as_model
 
 NOTICE = "For research use only; not a medical device."
 
@@ -83,11 +83,11 @@ def refine_file(
     check_outputs([out, options.confidence, options.animate, options.report], image_path, mask_path)
     if options.animate and options.animate.suffix.lower() != ".gif":
         raise InputError(f"{options.animate} is to be an animation: end its name in .gif.")
-    chosen = model or load_model(options.model, pick_device(options.device))
-    clock.lap("load_model")
     image, mask = read_image(image_path), read_mask(mask_path)
     check_same_grid(image, mask)
     clock.lap("read")
+    chosen = model or as_model(options.model, pick_device(options.device), Grid.of(mask).shape)
+    clock.lap("load_model")
 
     run = {k: getattr(options, k) for k in ("steps", "label", "roi", "soft", "device")}
     frames: list[NDArray[np.uint8]] = []

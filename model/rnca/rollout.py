@@ -99,7 +99,7 @@ def stream(
     Args:
         image: SimpleITK image or array (*S), (C, *S) or (*S, C) with two or three spatial axes.
         mask: on the image's grid. One non-zero value is the label; with several, `label` says which.
-        model: a shipped name, a path, a loaded model, or a network.
+        model: a shipped name ("general": `general-2d` or `general-3d`), a path, a loaded model, or a network.
         steps: updates; default the model's.
         label: a value of the mask, or "all": each in turn, none overwriting another.
         roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
@@ -202,12 +202,12 @@ class _Job:
         device: str,
     ) -> None:
         self.device = pick_device(device)
-        self.model = as_model(model, self.device)
+        self.grid, self.values, self.soft = Grid.of(mask), np.array(as_array(mask)), soft
+        self.model = as_model(model, self.device, self.grid.shape)
         meta = self.model.metadata
         self.steps = meta.steps if steps is None else steps
         if self.steps < 0:
             raise InputError(f"steps is {steps}: give 0 or more.")
-        self.grid, self.values, self.soft = Grid.of(mask), np.array(as_array(mask)), soft
         check_mask(self.values)
         axis = slices_across(self.grid, meta)
         check_same_grid(image, mask)

@@ -9,7 +9,6 @@ from urllib.parse import quote
 from .jobs import NOTICE, Options
 from .pages import legend, page, table, totals
 from .pictures import ADDED, KEPT, REMOVED
-from .zoo import Model
 
 COUNTS = ("pieces", "holes", "tunnels", "cavities")
 
@@ -62,7 +61,7 @@ def as_row(result: Result) -> dict[str, Any]:
     return row
 
 
-def summary_page(results: list[Result], unused: list[str], options: Options, model: Model) -> str:
+def summary_page(results: list[Result], unused: list[str], options: Options) -> str:
     """summary.html: figures on top, then a row a case, failed ones first."""
     failed = [result for result in results if not result.record]
     labels = [label for result in results if result.record for label in result.record["labels"]]
@@ -78,9 +77,9 @@ def summary_page(results: list[Result], unused: list[str], options: Options, mod
             figures.append((f"{before} → {after}", f"{name} in all"))
     figures.append((f"{sum(label['added'] for label in labels)}", "voxels added"))
     figures.append((f"{sum(label['removed'] for label in labels)}", "voxels removed"))
-    meta = model.metadata
+    used = sorted({f"{r.record['model']['name']} {r.record['model']['version']}" for r in results if r.record})
     asked = ", ".join(f"{name} {value}" for name, value in options.recorded().items() if value not in (None, False, 0))
-    notes = [f"<p>Model {escape(meta.name)} {escape(meta.version)}; {escape(asked)}.</p>"]
+    notes = [f"<p>Model {escape(', '.join(used) or options.model)}; {escape(asked)}.</p>"]
     if unused:
         names = ", ".join(escape(printable(name)) for name in unused)
         notes.append(f"<p>Images without a mask, left out: {names}.</p>")

@@ -10,13 +10,14 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from . import DEFAULT_MODEL
 from .automaton import RNCA
 from .engine import compile, definition
 from .errors import InputError
@@ -25,6 +26,7 @@ from .files import atomic_path, write_json
 ZOO = Path(__file__).parent / "zoo"
 MANIFEST = "manifest.json"
 EMBEDDED = "metadata.json"
+SLICES = 16  # fewer are no volume to a model for volumes
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,23 @@ def describe(net: RNCA, name: str, version: str = "0.1.0", **known: Any) -> Meta
     return Metadata(name=name, version=version, weights_sha256=weights_sha256(net), **config, **known)  # type: ignore[arg-type]
 
 
-def as_model(model: "str | Path | Model | torch.jit.ScriptModule | RNCA", device: str = "cpu") -> Model:
-    """A model from its name or path, or one that is in memory already."""
+def named(name: str, shape: Sequence[int]) -> str:
+    """What a name stands for where the mask has this shape: of most names themselves.
+
+    "general" is `general-3d` for volumes of at least 16 voxels along each axis, `general-2d` for images and for stacks
+    of few slices: a wall that is cut open in one of ten slices is better closed within it (benchmarks/volumes.py).
+    """
+    if name != DEFAULT_MODEL:
+        return name
+    return f"{name}-3d" if len(shape) == 3 and min(shape) >= SLICES else f"{name}-2d"
+
+
+def as_model(
+    model: "str | Path | Model | torch.jit.ScriptModule | RNCA", device: str = "cpu", shape: Sequence[int] = ()
+) -> Model:
+    """A model from its name (for a mask of this shape) or path, or one that is in memory already."""
     if isinstance(model, (str, Path)):
+        model = named(model, shape) if isinstance(model, str) else model
         return load_model(model, device=device)
     if isinstance(model, RNCA):
         model = compile(model)

@@ -13,6 +13,8 @@ from typing import Any
 import SimpleITK as sitk
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from rnca.geometry import Grid
+
 from .images import same_type
 from .models import Models
 from .params import Params
@@ -39,8 +41,7 @@ class RefineTask(InferTask):
     """Repairs the mask that comes with the request, or the image's own."""
 
     def __init__(self, kind: InferType, models: Models, description: str, labels: list[str]) -> None:
-        names = [models.default, *(n for n in models.registry.names() if n != models.default)]
-        config = {"model": names, "steps": "", "device": ["cpu", "auto", "cuda"]}
+        config = {"model": models.names(), "steps": "", "device": ["cpu", "auto", "cuda"]}
         super().__init__(type=kind, labels=labels, dimension=3, description=description, config=config)
         self._models = models
 
@@ -48,12 +49,12 @@ class RefineTask(InferTask):
         return True
 
     def get_path(self, validate: bool = True) -> str:
-        return str(self._models.registry.path(self._models.registry.active(self._models.default)))
+        return str(self._models.registry.path(self._models.active(self._models.default)))
 
     def info(self) -> dict[str, Any]:
         """As every task's, with the models there are now."""
-        names = [self._models.default, *(n for n in self._models.registry.names() if n != self._models.default)]
-        active = {name: self._models.registry.active(name).version for name in names}
+        names = self._models.names()
+        active = {name: self._models.active(name).version for name in names}
         return {**super().info(), "config": {**self._config, "model": names}, "active": active, "notice": RESEARCH}
 
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -61,7 +62,7 @@ class RefineTask(InferTask):
         if not isinstance(inputs, Inputs):
             raise Refusal(400, "this task is reached through /infer and /rnca/refine only.")
         started = time.perf_counter()
-        model, record = self._models.get(inputs.params.model, inputs.params.device)
+        model, record = self._models.get(inputs.params.model, inputs.params.device, Grid.of(inputs.mask).shape)
         values, grid, reports = refine_all(inputs.mask, inputs.picture, model, inputs.params)
         result = grid.wrap(same_type(values, inputs.params.dtype))
         extension = inputs.params.extension or inputs.extension

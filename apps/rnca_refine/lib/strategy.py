@@ -63,7 +63,7 @@ class MostBroken(Strategy):
             if box is None or np.prod([b.stop - b.start for b in box]) > MOST_VOXELS:
                 return 0.0
             picture = self._images.get(Path(datastore.get_image_uri(image)), keep=True)
-            model, _ = self._models().get(None, "cpu")
+            model, _ = self._models().get(None, "cpu", values.shape)
             sure = confidence(picture.image, mask, model, STEPS, label="all", device="cpu", rollouts=ROLLOUTS, seed=0)
         except (Refusal, ValueError):
             return 0.0

@@ -78,13 +78,17 @@ class Run:
     """One fine-tuning run."""
 
     def __init__(self, folder: Path) -> None:
+        from rnca.files import read_mask
+        from rnca.geometry import Grid
         from rnca.registry import Registry
+        from rnca.zoo import named
 
         self.folder = folder
         self.request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
         self.registry = Registry(self.request["models"])
         name, _, version = self.request["from"].partition("@")
-        self.parent = self.registry.record(name, version or None)
+        shape = Grid.of(read_mask(self.request["cases"][0]["final"])).shape
+        self.parent = self.registry.record(named(name, shape), version or None)
         self.base = self.registry.load(self.parent)
         self.progress: dict[str, Any] = {"total_epochs": -(-self.request["iterations"] // EPOCH), "epoch": 0}
         self.best, self.best_at, self.best_net = -1.0, 0, self.base.definition

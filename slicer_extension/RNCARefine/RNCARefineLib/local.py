@@ -93,7 +93,7 @@ class Local:
         yield Noted("Loading the model")
         started = time.monotonic()
         try:
-            model = self._model(request.model)
+            model = self._model(request.model, request.image.shape)
             roi = None if request.roi is None else text(request.roi)
             steps = rnca.stream(
                 itk_image(request.image.voxels, request.image),
@@ -113,17 +113,18 @@ class Local:
         from rnca.rollout import confidence
 
         image, mask = request.image, itk_image(request.whole_mask(), request.image)
-        model, roi = self._model(request.model), None if request.roi is None else text(request.roi)
+        model, roi = self._model(request.model, image.shape), None if request.roi is None else text(request.roi)
         try:
             found = confidence(itk_image(image.voxels, image), mask, model, request.steps, label=1, roi=roi)
         except rnca.InputError as error:
             raise RefineError(str(error)[:1].upper() + str(error)[1:]) from error
         return np.rint(found * 255).astype(np.uint8), whole(image.shape)
 
-    def _model(self, name: str) -> Any:
+    def _model(self, name: str, shape: tuple[int, ...]) -> Any:
         import rnca
+        from rnca.zoo import named
 
-        name = name.partition("@")[0] or rnca.DEFAULT_MODEL
+        name = named(name.partition("@")[0] or rnca.DEFAULT_MODEL, shape)
         if name not in self._models:
             self._models[name] = rnca.load_model(name)
         return self._models[name]

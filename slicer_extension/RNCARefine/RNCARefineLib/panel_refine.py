@@ -166,7 +166,7 @@ class RefineSection:
         default = f" ({server.default_model})" if server.default_model and server.models else ""
         box.addItem(_("Default") + default, "")
         for choice in server.models:
-            box.addItem(f"{choice.name} {choice.version}", choice.name)
+            box.addItem(f"{choice.name} {choice.version}".rstrip(), choice.name)
         names = [""] + [choice.name for choice in server.models]
         chosen = self.session.parameters.model
         box.setCurrentIndex(names.index(chosen) if chosen in names else 0)

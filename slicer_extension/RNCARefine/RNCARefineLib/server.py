@@ -28,6 +28,9 @@ SURE = 191
 """Of 255: a voxel about which fewer rollouts agree with the repair (under three quarters) is an unsure one."""
 
 
+ANY_SHAPE = "For any shape: general-3d for volumes, general-2d for images and for stacks of fewer than 16 slices."
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """A model as a user chooses it."""
@@ -110,8 +113,8 @@ class ServerLogic:
         local = Local()
 
         def done(found: dict[str, list[dict[str, Any]]]) -> None:
-            self.backend, self.models = local, _choices(found)
-            self.default_model = local.default_model()
+            self.backend, self.default_model = local, local.default_model()
+            self.models = _choices(found, self.default_model)
             self.told.emit("Refining on this computer; no image leaves it.", False)
             self.changed.emit()
 
@@ -129,7 +132,7 @@ class ServerLogic:
     def _connected(self, found: tuple[Client, dict[str, Any], dict[str, Any], str]) -> None:
         self.client, self.info, models, self.default_model = found
         self.backend = Remote(self.client)
-        self.models = _choices(models)
+        self.models = _choices(models, self.default_model)
         self.told.emit(f"Connected to {self.client.address}, version {self.info.get('version')}. {RESEARCH}", False)
         self.changed.emit()
 
@@ -154,7 +157,7 @@ class ServerLogic:
         """Ask for the models again."""
 
         def done(found: dict[str, list[dict[str, Any]]]) -> None:
-            self.models = _choices(found)
+            self.models = _choices(found, self.default_model)
             self.changed.emit()
 
         self._ask(lambda client: client.models(), done)
@@ -324,9 +327,11 @@ def _broken(case: dict[str, Any]) -> str:
     return ", ".join(parts) if parts else "loaded"
 
 
-def _choices(found: dict[str, list[dict[str, Any]]]) -> list[ModelChoice]:
-    """The models of a server's list: of each, the active version."""
+def _choices(found: dict[str, list[dict[str, Any]]], default: str) -> list[ModelChoice]:
+    """The models of a server's list: of each, the active version; first a default that is one or another by size."""
     choices = []
+    if default and default not in found:
+        choices.append(ModelChoice(default, "", ANY_SHAPE))
     for name, versions in sorted(found.items()):
         active = next((v for v in versions if v.get("active")), None)
         if active is None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Depends, File, Form, UploadFile
 
-from rnca.geometry import bounding_box
+from rnca.geometry import Grid, bounding_box
 from rnca.rollout import confidence
 
 from ..auth import User, as_user
@@ -42,7 +42,7 @@ def router(s: Services) -> APIRouter:
                 mask_path, _ = s.find_mask(label, name, asked, folder)
                 mask = s.read_mask(mask_path)
                 picture = s.picture(path, folder)
-                model, record = s.models.get(asked.model, asked.device)
+                model, record = s.models.get(asked.model, asked.device, Grid.of(mask).shape)
                 grid, _, (value,) = read_labels(mask, picture, asked)
                 share = confidence(
                     picture.image,

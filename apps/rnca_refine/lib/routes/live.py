@@ -46,7 +46,7 @@ def router(s: Services) -> APIRouter:
                     mask_path, tag = s.find_mask(label, name, asked, folder)
                     mask = s.read_mask(mask_path)
                     picture = s.picture(path, folder)
-                    model, record = s.models.get(asked.model, asked.device)
+                    model, record = s.models.get(asked.model, asked.device, Grid.of(mask).shape)
                     grid, values, (value,) = read_labels(mask, picture, asked)
                     repair = prepare(grid, values, value, picture, model, asked)
                     digests.update(image=name, mask=tag, path=path, mask_path=mask_path)

@@ -52,7 +52,7 @@ def router(s: Services) -> APIRouter:
 
     @routes.get("/model/info/{model}", summary="As MONAI Label tells of a model")
     def model_info(model: str, user: User = Depends(as_admin)) -> dict[str, Any]:
-        record = s.models.registry.active(s.models.default)
+        record = s.models.active(s.models.default)
         path = s.models.registry.path(record)
         return {"checksum": f"SHA256:{record.sha256}", "modified_time": int(path.stat().st_mtime)}
 
@@ -60,7 +60,7 @@ def router(s: Services) -> APIRouter:
     def model_file(model: str, user: User = Depends(as_admin)) -> Response:
         if model not in s.app._infers:
             raise Refusal(404, "there is no task of this name: see /info/.")
-        record = s.models.registry.active(s.models.default)
+        record = s.models.active(s.models.default)
         return FileResponse(s.models.registry.path(record), filename=f"{model}.ts")
 
     return routes
