@@ -1,10 +1,11 @@
 """How the latest models were made: python benchmarks/models.py pack|train|export ...
 
-    pack --data FOLDER -o CASES                   training and validation cases, normalised, one file a source
+    pack --data FOLDER --base OUT -o CASES        training and validation cases, normalised, one file a source
     train NAME --cases CASES -o RUNS              one model from them (see RECIPES); on a GPU where there is one
     export NAME --cases CASES -o RUNS --version V the archive, with metadata, validation figures and card, in RUNS/NAME
 
-FOLDER holds the data sets; only `train` patients are trained on and only `val` patients validated on. A file of cases
+FOLDER holds the data sets, OUT what `segmenters.py --task vessels --network unet` made of them (vessel-2d alone needs
+it); only `train` patients are trained on and only `val` patients validated on. A file of cases
 holds images of 8 bits after normalisation and can be taken to a machine with a GPU. Older models were made by the
 commands on their cards.
 """
@@ -21,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import fill
+import volumes
 from common.inflate import inflate
 from common.running import case_seed, guarded, say
 from rnca.automaton import RNCA
@@ -30,8 +33,7 @@ from rnca.errors import InputError
 from rnca.files import atomic_path, list_images, read_image, read_mask, write_json, write_text
 from rnca.geometry import as_array
 from rnca.intensity import network_input
-from rnca.training import Settings, Trainer, draw_ahead, net_from, read_checkpoint, train
-from volumes import render
+from rnca.training import Progress, Settings, Trainer, draw_ahead, net_from, read_checkpoint, train
 
 FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
 SHARE_ALIKE = "CC BY-SA 4.0"
@@ -49,6 +51,9 @@ CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
+CURVAS = "CURVAS, training patients; CC BY-NC; CURVAS challenge, MICCAI 2024"
+CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
+TREES = "MedRad trees, training subjects (masks; images made); CC BY-NC-SA 4.0; see the data set"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
 
@@ -91,7 +96,49 @@ SPACE = Settings(  # of a second stage in volumes
     zoom=(0.75, 1.35),
     starts=Starts(GAPS, (0.2, 0.9), clean=0.3),
 )
+PLANE = Settings(  # of a second stage in slices
+    iterations=6000,
+    pool=192,
+    fresh=1,
+    patch=72,
+    first=(20, 36),
+    learning_rate=5e-4,
+    focus=0.3,
+    hold=1.0,
+    topology=1.0,
+    noise=0.06,
+)
 RECIPES = {
+    "vessel-2d": Recipe(
+        "Bridges gaps in retinal vessels and takes loose pieces away, from a network's probabilities (soft) or from a"
+        " binary mask.",
+        "CC BY 4.0",
+        (FIVES, CHASE, PHANTOMS),
+        ("fundus",),
+        ("vessels:40:96",),
+        replace(
+            PLANE,
+            hold=0.3,
+            # Not below 1: an interpolated label loses its thinnest vessels, and the gaps would be taught.
+            zoom=(1.0, 1.25),
+            starts=Starts(("gaps", "gaps", "thin", "open", "holes", "mixed"), (0.1, 0.9), clean=0.25, given=0.8),
+        ),
+        20.0,
+        start="vessel-2d",
+    ),
+    "organ-2d-nc": Recipe(
+        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
+        " away.",
+        NC,
+        (CURVAS, CHAOS, PHANTOMS),
+        ("organ-slices",),
+        ("blobs:40:128",),
+        replace(
+            PLANE, iterations=3000, hold=3.0, patch=80, zoom=(0.8, 1.25), starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3)
+        ),
+        32.0,
+        start="organ-2d-nc",
+    ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
         " away; has seen generated organs and the hippocampus only.",
@@ -121,18 +168,16 @@ RECIPES = {
         (ACDC,),
         ("heart",),
         (),
-        Settings(
-            iterations=6000,
-            pool=192,
-            fresh=1,
-            patch=72,
-            first=(20, 36),
-            learning_rate=5e-4,
-            focus=0.3,
-            hold=1.0,
-            noise=0.06,
+        replace(
+            PLANE,
+            iterations=2500,
+            learning_rate=4e-4,
+            hold=6.0,
+            topology=2.0,
             zoom=(0.8, 1.25),
-            starts=Starts(("wedges", "wedges", "thin", "thick", "open", "islands"), (0.2, 1.0), clean=0.35, most=3),
+            starts=Starts(
+                ("wedges", "wedges", "wedges", "thin", "thick", "open", "islands"), (0.4, 1.0), clean=0.35, most=3
+            ),
         ),
         16.0,
         (0.0,),
@@ -182,6 +227,28 @@ RECIPES = {
         start="organ-3d",
         dims=3,
     ),
+    "organ-3d-nc": Recipe(
+        "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes and takes loose islands away.",
+        NC,
+        (CHAOS, HIPPOCAMPUS, PHANTOMS),
+        ("abdomen", "hippocampus"),
+        ("blobs:20:48",),
+        replace(SPACE, hold=3.0, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
+        16.0,
+        start="organ-3d",
+        dims=3,
+    ),
+    "vessel-3d-nc": Recipe(
+        "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
+        NC,
+        (TREES, FIVES, CHASE, PHANTOMS),
+        ("trees",),
+        ("vessels:40:56:rendered",),
+        replace(SPACE, iterations=600, hold=1.0, zoom=(1.0, 1.35)),
+        16.0,
+        start="vessel-3d",
+        dims=3,
+    ),
 }
 
 
@@ -220,14 +287,14 @@ def volumes_of(folder: Path) -> Iterator[tuple[str, NDArray[np.float32], NDArray
         yield name, image, np.array(as_array(read_mask(labels[name]))).astype(np.uint8)
 
 
-def hippocampus(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+def hippocampus(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Both parts as one, and each."""
     for name, image, label in volumes_of(data / "hippocampus_msd" / split):
         values = network_input(image[None], 1, spec)[0]
         yield crop(Packed(name, name, quantise(values), label, [], ((1, 2), (1,), (2,))), 8)
 
 
-def hippocampus_slices(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+def hippocampus_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Three slices of each, three times as large: as many pixels as an organ in a slice has."""
     for name, image, label in volumes_of(data / "hippocampus_msd" / split):
         area = (label > 0).sum((1, 2))
@@ -247,15 +314,50 @@ def from_cases(cases: Sequence[Case], margin: int) -> Iterator[Packed]:
             yield crop(packed, margin)
 
 
-def heart(data: Path, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+def fundus(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Photographs with what networks made of them."""
+    if base is None:
+        raise InputError("vessel-2d is trained on what U-Nets predict: give --base, the folder segmenters.py wrote.")
+    yield from from_cases(load_cases(base / "vessels" / split, dims=2, intensity=spec, colour="green"), 32)
+
+
+def heart(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Slices with myocardium."""
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
-SOURCES: dict[str, Callable[[Path, str, dict[str, Any]], Iterator[Packed]]] = {
+def organ_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Organs in slices, in the size of benchmarks/fill.py."""
+    given = argparse.Namespace(data=data, data_chaos_ct=None, limit=None)
+    for _, case, organ in fill.organs(given, split):
+        if organ.any():
+            image, truth = fill.resize(case, organ, 108)
+            if truth.sum() >= fill.SMALLEST:
+                yield from from_cases([Case(case.name, network_input(image[None], 1, spec), truth)], 28)
+
+
+def abdomen(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Abdominal organs in MR, each an object."""
+    for name, image, label in volumes_of(data / "chaos_mr_t2" / split):
+        values = network_input(image[None], 1, spec)[0]
+        yield crop(Packed(name, name, quantise(values), label, [], ((1,), (2,), (3,), (4,))), 6)
+
+
+def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """The fullest boxes of real trees, with images made for them."""
+    for tree in volumes.real_trees(data, split, None, 64, 6, seed=1):
+        values = network_input(tree.image[None], 1, spec)[0]
+        yield Packed(tree.name, tree.name.rpartition("_")[0], quantise(values), tree.truth.astype(np.uint8))
+
+
+SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[Packed]]] = {
+    "abdomen": abdomen,
+    "fundus": fundus,
     "heart": heart,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
+    "organ-slices": organ_slices,
+    "trees": trees,
 }
 
 
@@ -298,7 +400,7 @@ def scaled(image: NDArray[np.float32], scales: Sequence[float]) -> NDArray[np.fl
 
 def rendered(case: Case, recipe: Recipe, split: str) -> Case:
     """A tree with another image, made as benchmarks/volumes.py makes those of trees that have none."""
-    image = render(case.label, np.random.default_rng(case_seed(0, f"{case.name}_{split}")))
+    image = volumes.render(case.label, np.random.default_rng(case_seed(0, f"{case.name}_{split}")))
     return replace(case, image=network_input(image[None], len(recipe.scales), recipe.intensity))
 
 
@@ -351,12 +453,35 @@ def run(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     torch.manual_seed(settings.seed)
     checkpoint = folder / "checkpoint.npz"
     done = read_checkpoint(checkpoint)[0]["iteration"] if checkpoint.exists() else 0
+
+    def keep(trainer: Trainer) -> None:
+        if trainer.iteration in given.keep:
+            trainer.save(folder / f"checkpoint-{trainer.iteration}.npz")
+
+    def tell(progress: Progress) -> None:
+        say(f"{name} {progress.iteration}: loss {progress.loss:.4f}, {progress.seconds:.2f} s")
+
     with draw_ahead(cases, recipe.dims, settings, given.workers, done) as patches:
         if done:
             trainer = Trainer.resume(checkpoint, cases, given.device, settings.iterations, patches)
         else:
             trainer = Trainer(first_net(recipe, given.start), cases, settings, given.device, patches)
-        train(trainer, folder, on_progress=lambda p: say(f"{name} {p.iteration}: loss {p.loss:.4f}, {p.seconds:.2f} s"))
+        train(trainer, folder, on_progress=tell, on_checkpoint=keep)
+
+
+def averaged(checkpoints: Sequence[Path]) -> tuple[RNCA, list[dict[str, Any]]]:
+    """The mean of the weights of checkpoints of one run, and what they say about themselves.
+
+    Late checkpoints lie around a better place than any of them is at (Izmailov et al., "Averaging weights leads to
+    wider optima and better generalization", 2018).
+    """
+    known = [read_checkpoint(path) for path in checkpoints]
+    nets = [net_from(*found) for found in known]
+    mean = torch.optim.swa_utils.AveragedModel(nets[0])
+    for net in nets:
+        mean.update_parameters(net)
+    nets[0].load_state_dict(mean.module.state_dict())
+    return nets[0].eval(), [about for about, _ in known]
 
 
 def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
@@ -365,8 +490,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     from rnca.validation import make_trials, repair, score
     from rnca.zoo import describe, load_model, save_model
 
-    about, arrays = read_checkpoint(given.output / name / "checkpoint.npz")
-    net = net_from(about, arrays).eval()
+    net, abouts = averaged([given.output / name / "checkpoint.npz", *given.average])
     trials = make_trials(load(recipe, given.cases, "val"), recipe.settings.starts, 0, most=given.trials)
     figures = {}
     for steps in (64, 128, 256):
@@ -375,8 +499,9 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     parent = load_model(recipe.start).metadata if recipe.start else None
     training = {
         "recipe": f"benchmarks/models.py, {name}",
-        "settings": about["settings"],
-        "iteration": about["iteration"],
+        "settings": abouts[0]["settings"],
+        "iteration": abouts[0]["iteration"],
+        "averaged": [about["iteration"] for about in abouts],
     }
     metadata = describe(
         net,
@@ -407,7 +532,7 @@ def pack(given: argparse.Namespace) -> None:
             path = packed_path(source, recipe, given.output, split)
             if path.exists():
                 continue
-            cases = list(SOURCES[source](given.data, split, {"kind": "local", "sigma": recipe.sigma}))
+            cases = list(SOURCES[source](given.data, given.base, split, {"kind": "local", "sigma": recipe.sigma}))
             write_packed(cases, path)
             say(f"{path.name}: {len(cases)} cases, {path.stat().st_size / 1e6:.1f} MB")
 
@@ -418,18 +543,23 @@ def main() -> None:
     packing = commands.add_parser("pack", help="normalise the cases of recipes")
     packing.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="these recipes")
     packing.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    packing.add_argument("--base", type=Path, help="folder that segmenters.py wrote")
     packing.add_argument("-o", "--output", type=Path, required=True)
     training = commands.add_parser("train", help="train a model")
     training.add_argument("name", choices=RECIPES)
     training.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
     training.add_argument("--iterations", type=int, help="instead of the recipe's")
     training.add_argument("--start", type=Path, help="checkpoint of an earlier stage whose weights to begin with")
+    training.add_argument("--keep", type=int, nargs="+", default=[], help="iterations whose checkpoint is kept (×250)")
     training.add_argument("--workers", type=int, default=1, help="processes that damage masks (default 1)")
     training.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     training.add_argument("-o", "--output", type=Path, required=True)
     exporting = commands.add_parser("export", help="make the archive of a trained model")
     exporting.add_argument("name", choices=RECIPES)
     exporting.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
+    exporting.add_argument(
+        "--average", type=Path, nargs="+", default=[], help="kept checkpoints to average the last one with"
+    )
     exporting.add_argument("--version", default="1.0.0")
     exporting.add_argument("--trials", type=int, default=64, help="cases to validate on, at most (default 64)")
     exporting.add_argument("-o", "--output", type=Path, required=True, help="folder that train wrote")

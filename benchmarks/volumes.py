@@ -99,8 +99,8 @@ def render(truth: Mask, rng: np.random.Generator) -> NDArray[np.float32]:
     return (0.4 + contrast * soft + clouds + grain).astype(np.float32)
 
 
-def bridge_cases(data: Path, split: str, limit: int | None, edge: int, count: int, seed: int) -> Iterator[Volume]:
-    """Boxes of trees."""
+def real_trees(data: Path, split: str, limit: int | None, edge: int, count: int, seed: int) -> Iterator[Volume]:
+    """Boxes of trees that have no images, with images made."""
     for kind in TREES:
         folder = data / "medrad_trees" / split / "labels" / kind
         for name, path in list(list_images(folder).items() if folder.is_dir() else [])[:limit]:
@@ -109,6 +109,11 @@ def bridge_cases(data: Path, split: str, limit: int | None, edge: int, count: in
                 truth = whole[box]
                 image = render(truth, np.random.default_rng(case_seed(seed, name, number)))
                 yield Volume(f"{kind} (image made)", f"{name}_{number}", image, truth)
+
+
+def bridge_cases(data: Path, split: str, limit: int | None, edge: int, count: int, seed: int) -> Iterator[Volume]:
+    """Boxes of trees."""
+    yield from real_trees(data, split, limit, edge, count, seed)
     folder = data / "vesselnn_2pm" / split
     labels = list_images(folder / "labels")
     for name, path in list(list_images(folder / "images").items())[:limit]:

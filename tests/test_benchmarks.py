@@ -33,6 +33,7 @@ from common.running import choose, guarded, measure
 from common.scores import patch_boxes, patch_scores, pool_patches
 from common.tables import Rows, aggregate, as_csv, markdown
 from conftest import random_net
+from little import save
 from rnca.automaton import RNCA
 from rnca.cases import Case
 from rnca.errors import InputError
@@ -571,10 +572,16 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     models.write_packed([case], models.packed_path("hippocampus-slices", recipe, tmp_path, "train"))
     for iterations in ("2", "3"):
         words = ["models.py", "train", "organ-2d", "--cases", str(tmp_path), "-o", str(tmp_path / "runs")]
-        monkeypatch.setattr(sys, "argv", [*words, "--iterations", iterations, "--device", "cpu"])
+        monkeypatch.setattr(sys, "argv", [*words, "--iterations", iterations, "--device", "cpu", "--keep", "2"])
         models.main()
     about, weights = models.read_checkpoint(tmp_path / "runs" / "organ-2d" / "checkpoint.npz")
     assert about["iteration"] == 3
+    kept = tmp_path / "runs" / "organ-2d" / "checkpoint-2.npz"
+    mean, (last, earlier) = models.averaged([tmp_path / "runs" / "organ-2d" / "checkpoint.npz", kept])
+    assert (last["iteration"], earlier["iteration"]) == (3, 2)
+    for name, values in mean.state_dict().items():
+        both = (weights[f"net/{name}"] + models.read_checkpoint(kept)[1][f"net/{name}"]) / 2
+        np.testing.assert_allclose(values.numpy(), both, rtol=1e-6, atol=1e-7)
     first = ["--start", str(tmp_path / "runs" / "organ-2d" / "checkpoint.npz"), "-o", str(tmp_path / "second")]
     monkeypatch.setattr(sys, "argv", [*words[:5], *first, "--iterations", "1", "--device", "cpu"])
     models.main()
@@ -587,27 +594,38 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         models.main()
 
 
-def test_cases_are_packed_for_every_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    label = np.zeros((12, 14, 13), np.uint8)
-    label[4:9, 4:9, 3:8], label[4:9, 4:9, 8:10] = 1, 2
-    for source, split in product(("hippocampus_msd", "acdc"), ("train", "val")):
-        for kind, values in (("images", label * 100.0), ("labels", label)):
-            folder = tmp_path / "data" / source / split / kind
-            folder.mkdir(parents=True)
-            stored = sitk.GetImageFromArray(values)
-            stored.SetSpacing((1.0, 1.0, 4.0))
-            sitk.WriteImage(stored, str(folder / "one.nii.gz"))
+def test_cases_are_packed_for_every_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.zeros((12, 40, 30), np.uint8)
+    label[4:9, 4:24, 3:13], label[4:9, 4:24, 13:17] = 1, 2
+    for split in ("train", "val"):
+        stacks = [tmp_path / "data" / source / split for source in ("hippocampus_msd", "acdc", "chaos_mr_t2")]
+        for folder, kind in product(stacks, ("images", "labels")):
+            save(folder / kind / "one.nii.gz", label * np.float32(100) if kind == "images" else label, (1.0, 1.0, 4.0))
+        save(tmp_path / "data" / "medrad_trees" / split / "labels" / "airway" / "one.nii.gz", label)
+        for folder in (tmp_path / "data" / "curvas_ct2d" / split, tmp_path / "base" / "vessels" / split):
+            save(folder / "images" / "one.png", label[4] * np.uint8(100))
+            save(folder / "labels" / "one.png", label[4] * np.uint8(fill.LIVER_OF_CURVAS))
     words = ["models.py", "pack", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "cases")]
     monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        guarded(models.main)
+    assert ended.value.code == 2 and "give --base" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*words, "--base", str(tmp_path / "base")])
     models.main()
     names = {
         name: len(models.load(replace(r, phantoms=()), tmp_path / "cases", "val")) for name, r in models.RECIPES.items()
     }
     assert names == {
+        "vessel-2d": 1,
         "myocardium-2d": 5,  # slices with label 2
         "organ-2d": 2,  # every third of five slices
+        "organ-2d-nc": 6,  # the liver of CT and of five slices of MR; label 2 is too small
         "organ-3d": 3,  # both parts and each
+        "organ-3d-nc": 5,  # and each of two organs
         "vessel-3d": 0,
+        "vessel-3d-nc": 1,
         "general-3d": 3,
     }
 
