@@ -69,6 +69,7 @@ class Recipe:
     settings: Settings
     sigma: float  # of the local contrast, voxels
     scales: tuple[float, ...] = (0.0, 2.0)
+    colour: str = "luminance"  # what of a colour image the network sees
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
 
@@ -124,6 +125,7 @@ RECIPES = {
             starts=Starts(("gaps", "gaps", "thin", "open", "holes", "mixed"), (0.1, 0.9), clean=0.25, given=0.8),
         ),
         20.0,
+        colour="green",
         start="vessel-2d",
     ),
     "organ-2d-nc": Recipe(
@@ -510,6 +512,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         description=recipe.description,
         licence=recipe.licence,
         intensity=recipe.intensity,
+        colour=recipe.colour,
         trained_on=[parse_source(text) for text in recipe.trained_on],
         training=json.loads(json.dumps(training)),
         figures=figures,
