@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-import fill
 import volumes
 from common.inflate import inflate
 from common.running import case_seed, guarded, say
@@ -51,7 +50,6 @@ CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
-CURVAS = "CURVAS, training patients; CC BY-NC; CURVAS challenge, MICCAI 2024"
 CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 TREES = "MedRad trees, training subjects (masks; images made); CC BY-NC-SA 4.0; see the data set"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
@@ -82,7 +80,7 @@ class Recipe:
 
 GAPS = ("gaps", "gaps", "gaps", "thin", "open", "mixed")
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
-SPACE = Settings(  # of a second stage in volumes
+SPACE = Settings(  # of a later stage in volumes
     iterations=500,
     batch=6,
     pool=96,
@@ -97,7 +95,7 @@ SPACE = Settings(  # of a second stage in volumes
     zoom=(0.75, 1.35),
     starts=Starts(GAPS, (0.2, 0.9), clean=0.3),
 )
-PLANE = Settings(  # of a second stage in slices
+PLANE = Settings(  # of a later stage in slices
     iterations=6000,
     pool=192,
     fresh=1,
@@ -126,20 +124,7 @@ RECIPES = {
         ),
         20.0,
         colour="green",
-        start="vessel-2d",
-    ),
-    "organ-2d-nc": Recipe(
-        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
-        " away.",
-        NC,
-        (CURVAS, CHAOS, PHANTOMS),
-        ("organ-slices",),
-        ("blobs:40:128",),
-        replace(
-            PLANE, iterations=3000, hold=3.0, patch=80, zoom=(0.8, 1.25), starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3)
-        ),
-        32.0,
-        start="organ-2d-nc",
+        start="vessel-2d",  # it was 1.0.0 then
     ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
@@ -183,7 +168,7 @@ RECIPES = {
         ),
         16.0,
         (0.0,),
-        start="myocardium-2d",  # it was 1.0.0 then
+        start="myocardium-2d",  # it was 1.1.0 then
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
@@ -328,16 +313,6 @@ def heart(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
-def organ_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
-    """Organs in slices, in the size of benchmarks/fill.py."""
-    given = argparse.Namespace(data=data, data_chaos_ct=None, limit=None)
-    for _, case, organ in fill.organs(given, split):
-        if organ.any():
-            image, truth = fill.resize(case, organ, 108)
-            if truth.sum() >= fill.SMALLEST:
-                yield from from_cases([Case(case.name, network_input(image[None], 1, spec), truth)], 28)
-
-
 def abdomen(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """Abdominal organs in MR, each an object."""
     for name, image, label in volumes_of(data / "chaos_mr_t2" / split):
@@ -358,7 +333,6 @@ SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[P
     "heart": heart,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
-    "organ-slices": organ_slices,
     "trees": trees,
 }
 

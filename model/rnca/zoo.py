@@ -112,7 +112,8 @@ def named(name: str, shape: Sequence[int]) -> str:
     """What a name stands for where the mask has this shape: of most names themselves.
 
     "general" is `general-3d` for volumes of at least 16 voxels along each axis, `general-2d` for images and for stacks
-    of few slices: a wall that is cut open in one of ten slices is better closed within it (benchmarks/volumes.py).
+    of few slices: a wall that is cut open in one of ten slices is better closed within it
+    (docs/explanation/experiments.md).
     """
     if name != DEFAULT_MODEL:
         return name
