@@ -50,7 +50,6 @@ CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
-CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 TREES = "MedRad trees, training subjects (masks; images made); CC BY-NC-SA 4.0; see the data set"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
@@ -214,17 +213,6 @@ RECIPES = {
         start="organ-3d",
         dims=3,
     ),
-    "organ-3d-nc": Recipe(
-        "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes and takes loose islands away.",
-        NC,
-        (CHAOS, HIPPOCAMPUS, PHANTOMS),
-        ("abdomen", "hippocampus"),
-        ("blobs:20:48",),
-        replace(SPACE, hold=3.0, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
-        16.0,
-        start="organ-3d",
-        dims=3,
-    ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
         NC,
@@ -313,13 +301,6 @@ def heart(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
-def abdomen(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
-    """Abdominal organs in MR, each an object."""
-    for name, image, label in volumes_of(data / "chaos_mr_t2" / split):
-        values = network_input(image[None], 1, spec)[0]
-        yield crop(Packed(name, name, quantise(values), label, [], ((1,), (2,), (3,), (4,))), 6)
-
-
 def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """The fullest boxes of real trees, with images made for them."""
     for tree in volumes.real_trees(data, split, None, 64, 6, seed=1):
@@ -328,7 +309,6 @@ def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
 
 
 SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[Packed]]] = {
-    "abdomen": abdomen,
     "fundus": fundus,
     "heart": heart,
     "hippocampus": hippocampus,
