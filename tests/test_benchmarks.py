@@ -39,6 +39,7 @@ from rnca.cases import Case
 from rnca.errors import InputError
 from rnca.metrics import betti_errors, cldice, dice
 from rnca.training import Settings
+from rnca.zoo import as_model
 
 Mask = NDArray[np.bool_]
 
@@ -557,6 +558,13 @@ def test_packed_cases_come_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.starts[0], whole.starts[0])
     np.testing.assert_allclose(found.image / models.FULL, np.clip(image, -3, 3), atol=0.5 / models.FULL + 1e-6)
     assert (cropped.label > 0).sum() == (label > 0).sum()
+
+
+def test_rows_of_a_model_that_sees_another_image_are_not_taken_for_its_own() -> None:
+    model = as_model("ring-2d")
+    other = replace(model, metadata=replace(model.metadata, colour="green"))
+    assert refiners.automaton(model).identity != refiners.automaton(other).identity
+    assert refiners.automaton(model).identity == refiners.automaton("ring-2d").identity
 
 
 def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,8 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
         last = found[max(found)]
         return {moment: found.get(moment, last) for moment in moments}
 
-    identity = {"weights": meta.weights_sha256[:16], "soft": soft, **options}
+    seen = {"intensity": meta.intensity, "colour": meta.colour, "spacing": meta.spacing if meta.resample else None}
+    identity = {"weights": meta.weights_sha256[:16], **seen, "soft": soft, **options}
     name = f"rNCA {meta.name}" + (" (soft start)" if soft else "")
     count = sum(weight.numel() for weight in loaded.definition.parameters())
     return Refiner(name, identity, repair, count, moments)
