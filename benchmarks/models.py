@@ -79,32 +79,19 @@ class Recipe:
 
 GAPS = ("gaps", "gaps", "gaps", "thin", "open", "mixed")
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
-SPACE = Settings(  # of a later stage in volumes
+LATER = Settings(fresh=1, focus=0.3, topology=1.0, noise=0.06)  # a stage that goes on from a model
+PLANE = replace(LATER, iterations=6000, pool=192, patch=72, first=(20, 36), learning_rate=5e-4)
+SPACE = replace(
+    LATER,
     iterations=500,
     batch=6,
     pool=96,
-    fresh=1,
     patch=24,
     first=(14, 28),
     learning_rate=4e-4,
-    focus=0.3,
     hold=0.5,
-    topology=1.0,
-    noise=0.06,
     zoom=(0.75, 1.35),
     starts=Starts(GAPS, (0.2, 0.9), clean=0.3),
-)
-PLANE = Settings(  # of a later stage in slices
-    iterations=6000,
-    pool=192,
-    fresh=1,
-    patch=72,
-    first=(20, 36),
-    learning_rate=5e-4,
-    focus=0.3,
-    hold=1.0,
-    topology=1.0,
-    noise=0.06,
 )
 RECIPES = {
     "vessel-2d": Recipe(

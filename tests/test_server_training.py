@@ -158,6 +158,19 @@ def test_training_ends_when_the_server_is_killed(tmp_path: Path) -> None:
         until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text(), 20)
 
 
+@pytest.mark.parametrize(("depth", "name"), [(4, "general-2d"), (16, "general-3d")])
+def test_the_general_model_is_fine_tuned_as_that_for_the_cases_size(tmp_path: Path, depth: int, name: str) -> None:
+    final = save(tmp_path / "final.nrrd", ring((depth, *SHAPE[1:])))
+    request = {
+        "models": str(tmp_path / "models"),
+        "from": "general",
+        "cases": [{"final": str(final)}],
+        "iterations": 20,
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    assert train_process.Run(tmp_path).base.metadata.name == name
+
+
 def test_cases_are_split_by_image_and_always_the_same_way() -> None:
     cases = [{"id": f"case{n}"} for n in range(50)]
     training, held = train_process.split(cases, 0)
