@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import fill
 import volumes
 from common.inflate import inflate
 from common.running import case_seed, guarded, say
@@ -50,6 +51,8 @@ CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
+CURVAS = "CURVAS, training patients; CC BY-NC; CURVAS challenge, MICCAI 2024"
+CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 TREES = "MedRad trees, training subjects (masks; images made); CC BY-NC-SA 4.0; see the data set"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
@@ -134,6 +137,19 @@ RECIPES = {
         ),
         32.0,
     ),
+    "organ-2d-nc": Recipe(
+        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
+        " away.",
+        NC,
+        (CURVAS, CHAOS, PHANTOMS),
+        ("organ-slices",),
+        ("blobs:40:128",),
+        replace(
+            PLANE, iterations=3000, hold=3.0, patch=80, zoom=(0.8, 1.25), starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3)
+        ),
+        32.0,
+        start="organ-2d-nc",  # it was 1.0.0 then
+    ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
         " and thickened walls, loose islands.",
@@ -196,6 +212,17 @@ RECIPES = {
         ("hippocampus",),
         ("blobs:60:48", "rings:60:48", "vessels:80:56:rendered"),
         replace(SPACE, starts=Starts(("mixed", "gaps", "chunks"), (0.1, 0.9), clean=0.3)),
+        16.0,
+        start="organ-3d",
+        dims=3,
+    ),
+    "organ-3d-nc": Recipe(
+        "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes and takes loose islands away.",
+        NC,
+        (CHAOS, HIPPOCAMPUS, PHANTOMS),
+        ("abdomen", "hippocampus"),
+        ("blobs:20:48",),
+        replace(SPACE, iterations=1000, hold=1.0, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
         16.0,
         start="organ-3d",
         dims=3,
@@ -284,8 +311,32 @@ def fundus(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> I
 
 
 def heart(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
-    """Slices with myocardium."""
-    yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
+    """Slices with myocardium, with what a U-Net made of them that did not see the patient."""
+    if base is None:
+        raise InputError("myocardium-2d learns from what U-Nets predict too: give --base, what segmenters.py wrote.")
+    names = list_images(base / "acdc" / split / "predictions" / "unet")
+    for case in load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2):
+        volume, _, number = case.name.rpartition("_")
+        if path := names.get(f"{volume}_z{int(number):02d}"):
+            case.starts = [(as_array(read_mask(path)) == 2).astype(np.float32)]
+        yield from from_cases([case], 28)
+
+
+def organ_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Organs in slices, in the size of benchmarks/fill.py."""
+    given = argparse.Namespace(data=data, data_chaos_ct=None, limit=None)
+    for _, case, organ in fill.organs(given, split):
+        if organ.any():
+            image, truth = fill.resize(case, organ, 108)
+            if truth.sum() >= fill.SMALLEST:
+                yield from from_cases([Case(case.name, network_input(image[None], 1, spec), truth)], 28)
+
+
+def abdomen(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Abdominal organs in MR, each an object."""
+    for name, image, label in volumes_of(data / "chaos_mr_t2" / split):
+        values = network_input(image[None], 1, spec)[0]
+        yield crop(Packed(name, name, quantise(values), label, [], ((1,), (2,), (3,), (4,))), 6)
 
 
 def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
@@ -296,10 +347,12 @@ def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
 
 
 SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[Packed]]] = {
+    "abdomen": abdomen,
     "fundus": fundus,
     "heart": heart,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
+    "organ-slices": organ_slices,
     "trees": trees,
 }
 
