@@ -39,6 +39,7 @@ FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
 SHARE_ALIKE = "CC BY-SA 4.0"
 NC = "CC BY-NC-SA 4.0 (non-commercial)"
 
+RINGS = "rNCA authors' synthetic rings (by its first version); MIT; Silbernagel, Alonso et al., arXiv 2512.13397"
 HIPPOCAMPUS = (
     "Medical Segmentation Decathlon, hippocampus, training subjects; CC BY-SA 4.0; "
     "Antonelli et al., Nature Communications 13:4128, 2022"
@@ -122,20 +123,17 @@ RECIPES = {
         (HIPPOCAMPUS, PHANTOMS),
         ("hippocampus-slices",),
         ("blobs:400:128",),
-        Settings(
-            iterations=2423,
-            batch=32,
-            pool=1024,
-            fresh=4,
-            patch=96,
-            first=(20, 40),
-            focus=0.7,
-            topology=2.0,
-            noise=0.1,
+        replace(
+            PLANE,
+            iterations=2500,
+            patch=80,
+            hold=3.0,
+            topology=3.0,
             zoom=(0.75, 1.35),
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
+        start="organ-2d",  # it was 1.0.0 then
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
@@ -145,7 +143,13 @@ RECIPES = {
         ("organ-slices",),
         ("blobs:40:128",),
         replace(
-            PLANE, iterations=3000, hold=3.0, patch=80, zoom=(0.8, 1.25), starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3)
+            PLANE,
+            iterations=2000,
+            patch=80,
+            hold=3.0,
+            topology=3.0,
+            zoom=(0.8, 1.25),
+            starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
         start="organ-2d-nc",  # it was 1.0.0 then
@@ -172,24 +176,27 @@ RECIPES = {
         (0.0,),
         start="myocardium-2d",  # it was 1.1.0 then
     ),
+    "general-2d": Recipe(
+        "Closes gaps, fills chunks and holes and takes loose islands away, in rings, compact organs and vessels alike:"
+        " the model for masks that no other one was made for.",
+        "CC BY 4.0",
+        (RINGS, FIVES, CHASE, PHANTOMS),
+        ("fundus",) * 6,  # few images, so each several times
+        ("rings:150:88", "thin-rings:60:80", "blobs:150:96", "vessels:120:88"),
+        replace(PLANE, iterations=2500, hold=3.0, topology=2.0, zoom=(1.0, 1.25), starts=Starts(clean=0.3)),
+        32.0,
+        colour="green",
+        start="general-2d",  # it was 1.0.0 then
+    ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
         SHARE_ALIKE,
         (HIPPOCAMPUS, PHANTOMS),
         ("hippocampus",),
         ("blobs:60:48",),
-        replace(
-            SPACE,
-            iterations=456,
-            batch=4,
-            patch=28,
-            learning_rate=6e-4,
-            focus=0.5,
-            hold=0.0,
-            starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
-        ),
+        replace(SPACE, iterations=600, hold=1.0, topology=2.0, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
         16.0,
-        start="organ-2d",
+        start="organ-3d",  # it was 1.0.0 then
         dims=3,
     ),
     "vessel-3d": Recipe(
@@ -211,9 +218,16 @@ RECIPES = {
         (HIPPOCAMPUS, PHANTOMS),
         ("hippocampus",),
         ("blobs:60:48", "rings:60:48", "vessels:80:56:rendered"),
-        replace(SPACE, starts=Starts(("mixed", "gaps", "chunks"), (0.1, 0.9), clean=0.3)),
+        replace(
+            SPACE,
+            iterations=600,
+            hold=1.0,
+            topology=2.0,
+            zoom=(1.0, 1.35),
+            starts=Starts(("mixed", "gaps", "chunks"), (0.1, 0.9), clean=0.3),
+        ),
         16.0,
-        start="organ-3d",
+        start="general-3d",  # it was 1.0.0 then
         dims=3,
     ),
     "organ-3d-nc": Recipe(
@@ -222,7 +236,7 @@ RECIPES = {
         (CHAOS, HIPPOCAMPUS, PHANTOMS),
         ("abdomen", "hippocampus"),
         ("blobs:20:48",),
-        replace(SPACE, iterations=1000, hold=1.0, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
+        replace(SPACE, iterations=600, hold=1.0, topology=2.0, starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2)),
         16.0,
         start="organ-3d",
         dims=3,

@@ -636,6 +636,7 @@ def test_cases_are_packed_for_every_recipe(
         "organ-3d-nc": 5,
         "vessel-3d": 0,
         "vessel-3d-nc": 1,
+        "general-2d": 6,  # the photograph, six times
         "general-3d": 3,
     }
     (predicted_slice, *others) = models.load(models.RECIPES["myocardium-2d"], tmp_path / "cases", "val")
