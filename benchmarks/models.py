@@ -206,9 +206,16 @@ RECIPES = {
         (FIVES, CHASE, PHANTOMS),
         (),
         ("vessels:120:56:rendered",),
-        SPACE,
+        replace(
+            SPACE,
+            iterations=1200,
+            hold=1.0,
+            topology=2.0,
+            zoom=(1.0, 2.0),  # up to wide branches, where a gap is a chunk
+            starts=Starts((*GAPS, "chunks", "chunks"), (0.2, 1.0), clean=0.25),
+        ),
         16.0,
-        start="vessel-2d",
+        start="vessel-3d",  # it was 1.0.0 then
         dims=3,
     ),
     "general-3d": Recipe(
