@@ -2,7 +2,7 @@
 
     --task vessels --network unet      three folds over the patients of fives_amd and chase14
     --task vessels --network swin      one network on all of them, for a base that no refiner was trained on
-    --task myocardium --network unet   one network on acdc, all three structures, and three folds over its patients
+    --task myocardium --network unet   one network on acdc, all three structures
     --task drive --network unet        three folds over the training images of a DRIVE folder, given as --data
 
 FOLDER holds the data sets, each `SET/SPLIT/{images,labels,predictions/MODEL}/NAME`. Networks, patches (128×128,
@@ -22,9 +22,7 @@ no train prediction is by a network that saw its patient) and every val and test
     OUT/vessels/SPLIT/{images,labels,predictions/MODEL}/SET_NAME.png    links: both sets as one folder of cases
     OUT/networks/NETWORK.pt, .json                  weights, and how they came about
 
-Myocardium: OUT/acdc/{val,test}/predictions/unet/PATIENT_FRAME_zNN.png, label maps as those in FOLDER, by the network
-that was trained on all train patients; OUT/acdc/train/predictions/unet/..., each by one that did not see its patient
-(2000 iterations: they are for a refiner to learn from, not to be compared with).
+Myocardium: OUT/acdc/{val,test}/predictions/unet/PATIENT_FRAME_zNN.png, label maps as those in FOLDER.
 
 DRIVE: OUT/drive/train/predictions/unet/NAME.png, out of fold, the last weights (no image is left to choose them by).
 
@@ -34,7 +32,7 @@ Run it again to go on: finished networks are kept, an unfinished one continues f
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +58,6 @@ RECIPES = {
     ("drive", "unet"): Recipe(iterations=1200),
     ("myocardium", "unet"): Recipe(3000, learning_rate=2e-3, turn=0.3, grey=False),
 }
-HEART_FOLDS = 2000  # iterations
 
 
 def patient(name: str) -> str:
@@ -115,19 +112,12 @@ def write_png(values: NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(values).save(temporary, format="PNG")
 
 
-def write_predictions(
-    net: torch.nn.Module, samples: list[Sample], out: Path, place: str, recipe: Recipe, device: str
-) -> None:
-    """What a network makes of images, into OUT/SET/`place`/NAME.png; those that are there are kept.
-
-    Probabilities of foreground times 255, or of several classes the likeliest.
-    """
+def write_soft(net: torch.nn.Module, samples: list[Sample], out: Path, place: str, recipe: Recipe, device: str) -> None:
+    """Probabilities of foreground into OUT/SET/`place`/NAME.png; those that are there are kept."""
     for sample in samples:
         path = out / sample.source / place / f"{sample.name}.png"
         if not path.exists():
-            found = predict(net, sample.image, recipe, device)
-            pixels = np.rint(255 * found[0]) if len(found) == 1 else found.argmax(0)
-            write_png(pixels.astype(np.uint8), path)
+            write_png(np.rint(255 * predict(net, sample.image, recipe, device)[0]).astype(np.uint8), path)
 
 
 def run_vessels(data: Path, out: Path, kind: str, recipe: Recipe, device: str) -> None:
@@ -136,12 +126,12 @@ def run_vessels(data: Path, out: Path, kind: str, recipe: Recipe, device: str) -
     later = {split: known[split] for split in ("val", "test")}
     link_cases(data, out)
     if kind == "unet":
-        for _ in run_folds("vessels", kind, 1, known["train"], later, out, recipe, device):
+        for _ in run_folds("vessels", kind, known["train"], later, out, recipe, device):
             link_cases(data, out)
         return
     net = fit(f"vessels_{kind}", kind, 1, recipe, known["train"], known["val"], make_folder(out / "networks"), device)
     for split, samples in later.items():
-        write_predictions(net, samples, out, f"{split}/predictions/{kind}", recipe, device)
+        write_soft(net, samples, out, f"{split}/predictions/{kind}", recipe, device)
     link_cases(data, out)
 
 
@@ -152,14 +142,13 @@ def run_drive(data: Path, out: Path, kind: str, recipe: Recipe, device: str) -> 
         Sample(c.name, c.group, normalise(image_channels(c.image, c.labels.shape), PERCENTILES), c.labels, "drive")
         for c in cases
     ]
-    for _ in run_folds("drive", kind, 1, samples, {}, out, recipe, device):
+    for _ in run_folds("drive", kind, samples, {}, out, recipe, device):
         pass
 
 
 def run_folds(
     task: str,
     kind: str,
-    classes: int,
     train: list[Sample],
     later: dict[str, list[Sample]],
     out: Path,
@@ -171,11 +160,11 @@ def run_folds(
     for fold in range(FOLDS):
         seen = [s for s in train if folds[s.group] != fold]
         name = f"{task}_{kind}_fold{fold}"
-        net = fit(name, kind, classes, recipe, seen, later.get("val", []), make_folder(out / "networks"), device)
+        net = fit(name, kind, 1, recipe, seen, later.get("val", []), make_folder(out / "networks"), device)
         unseen = [s for s in train if folds[s.group] == fold]
-        write_predictions(net, unseen, out, f"train/predictions/{kind}", recipe, device)
+        write_soft(net, unseen, out, f"train/predictions/{kind}", recipe, device)
         for split, samples in later.items():
-            write_predictions(net, samples, out, f"{split}/predictions/{kind}_fold{fold}", recipe, device)
+            write_soft(net, samples, out, f"{split}/predictions/{kind}_fold{fold}", recipe, device)
         yield fold
 
 
@@ -202,17 +191,16 @@ def link_cases(data: Path, out: Path) -> None:
 
 
 def run_myocardium(data: Path, out: Path, kind: str, recipe: Recipe, device: str) -> None:
-    """One network for the three structures, for the val and test slices, and the folds, for those of train."""
+    """One network for the three structures; label maps of the val and test slices."""
     known = {split: heart_samples(data, split) for split in SPLITS}
-    later = {split: known[split] for split in ("val", "test")}
     net = fit(
         f"myocardium_{kind}", kind, 4, recipe, known["train"], known["val"], make_folder(out / "networks"), device
     )
-    for split, samples in later.items():
-        write_predictions(net, samples, out, f"{split}/predictions/{kind}", recipe, device)
-    shorter = replace(recipe, iterations=min(HEART_FOLDS, recipe.iterations))
-    for _ in run_folds("myocardium", kind, 4, known["train"], {}, out, shorter, device):
-        pass
+    for split in ("val", "test"):
+        for sample in known[split]:
+            path = out / "acdc" / split / "predictions" / kind / f"{sample.name}.png"
+            if not path.exists():
+                write_png(predict(net, sample.image, recipe, device).argmax(0).astype(np.uint8), path)
 
 
 def main() -> None:
