@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import fill
 import volumes
 from common.inflate import inflate
 from common.running import case_seed, guarded, say
@@ -38,7 +39,6 @@ FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
 SHARE_ALIKE = "CC BY-SA 4.0"
 NC = "CC BY-NC-SA 4.0 (non-commercial)"
 
-RINGS = "rNCA authors' synthetic rings (seen by version 1.0.0); MIT; Silbernagel, Alonso et al., arXiv 2512.13397"
 HIPPOCAMPUS = (
     "Medical Segmentation Decathlon, hippocampus, training subjects; CC BY-SA 4.0; "
     "Antonelli et al., Nature Communications 13:4128, 2022"
@@ -51,6 +51,8 @@ CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
+CURVAS = "CURVAS, training patients; CC BY-NC; CURVAS challenge, MICCAI 2024"
+CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 TREES = "MedRad trees, training subjects (masks; images made); CC BY-NC-SA 4.0; see the data set"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
@@ -122,16 +124,39 @@ RECIPES = {
         (HIPPOCAMPUS, PHANTOMS),
         ("hippocampus-slices",),
         ("blobs:400:128",),
-        replace(
-            GROWTH,
-            patch=80,
-            hold=3.0,
-            topology=3.0,
+        Settings(
+            iterations=2423,
+            batch=32,
+            pool=1024,
+            fresh=4,
+            patch=96,
+            first=(20, 40),
+            focus=0.7,
+            topology=2.0,
+            noise=0.1,
             zoom=(0.75, 1.35),
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
-        start="organ-2d",  # it was 1.0.0 then
+    ),
+    "organ-2d-nc": Recipe(
+        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
+        " away.",
+        NC,
+        (CURVAS, CHAOS, PHANTOMS),
+        ("organ-slices",),
+        ("blobs:40:128",),
+        replace(
+            GROWTH,
+            iterations=1200,
+            patch=80,
+            hold=3.0,
+            topology=3.0,
+            zoom=(0.8, 1.25),
+            starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
+        ),
+        32.0,
+        start="organ-2d-nc",  # it was 1.0.0 then
     ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
@@ -153,18 +178,6 @@ RECIPES = {
         16.0,
         (0.0,),
         start="myocardium-2d",  # it was 1.2.0 then
-    ),
-    "general-2d": Recipe(
-        "Closes gaps, fills chunks and holes and takes loose islands away, in rings, compact organs and vessels alike:"
-        " the model for masks that no other one was made for.",
-        "CC BY 4.0",
-        (RINGS, FIVES, CHASE, PHANTOMS),
-        ("fundus",) * 6,  # few images, so each several times
-        ("rings:150:88", "thin-rings:60:80", "blobs:150:96", "vessels:120:88"),
-        replace(GROWTH, hold=3.0, topology=2.0, zoom=(1.0, 1.25), starts=Starts(clean=0.3)),
-        32.0,
-        colour="green",
-        start="general-2d",  # it was 1.0.0 then
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
@@ -298,6 +311,16 @@ def heart(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
+def organ_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Organs in slices, in the size of benchmarks/fill.py."""
+    given = argparse.Namespace(data=data, data_chaos_ct=None, limit=None)
+    for _, case, organ in fill.organs(given, split):
+        if organ.any():
+            image, truth = fill.resize(case, organ, 108)
+            if truth.sum() >= fill.SMALLEST:
+                yield from from_cases([Case(case.name, network_input(image[None], 1, spec), truth)], 28)
+
+
 def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """The fullest boxes of real trees, with images made for them."""
     for tree in volumes.real_trees(data, split, None, 64, 6, seed=1):
@@ -310,6 +333,7 @@ SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[P
     "heart": heart,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
+    "organ-slices": organ_slices,
     "trees": trees,
 }
 
