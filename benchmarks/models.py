@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-import fill
 import volumes
 from common.inflate import inflate
 from common.running import case_seed, guarded, say
@@ -51,8 +50,6 @@ CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
-CURVAS = "CURVAS, training patients; CC BY-NC; CURVAS challenge, MICCAI 2024"
-CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 TREES = "MedRad trees, training subjects (masks; images made); CC BY-NC-SA 4.0; see the data set"
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
@@ -84,8 +81,6 @@ GAPS = ("gaps", "gaps", "gaps", "thin", "open", "mixed")
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
 LATER = Settings(fresh=1, focus=0.3, topology=1.0, noise=0.06)  # a stage that goes on from a model
 PLANE = replace(LATER, iterations=6000, pool=192, patch=72, first=(20, 36), learning_rate=5e-4)
-# More new states and an earlier loss: growth is learned faster than by 1 of 8, which teaches rest above all.
-GROWTH = replace(PLANE, iterations=2000, pool=128, fresh=3, first=(12, 30), learning_rate=4e-4)
 SPACE = replace(
     LATER,
     iterations=500,
@@ -139,25 +134,6 @@ RECIPES = {
         ),
         32.0,
     ),
-    "organ-2d-nc": Recipe(
-        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
-        " away.",
-        NC,
-        (CURVAS, CHAOS, PHANTOMS),
-        ("organ-slices",),
-        ("blobs:40:128",),
-        replace(
-            GROWTH,
-            iterations=1200,
-            patch=80,
-            hold=3.0,
-            topology=3.0,
-            zoom=(0.8, 1.25),
-            starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
-        ),
-        32.0,
-        start="organ-2d-nc",  # it was 1.0.0 then
-    ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
         " and thickened walls, loose islands.",
@@ -166,7 +142,12 @@ RECIPES = {
         ("heart",),
         (),
         replace(
-            GROWTH,
+            PLANE,
+            iterations=2000,
+            # More new states and an earlier loss than elsewhere: growth is learned faster.
+            pool=128,
+            fresh=3,
+            first=(12, 30),
             learning_rate=3e-4,
             hold=8.0,
             topology=3.0,
@@ -311,16 +292,6 @@ def heart(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
-def organ_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
-    """Organs in slices, in the size of benchmarks/fill.py."""
-    given = argparse.Namespace(data=data, data_chaos_ct=None, limit=None)
-    for _, case, organ in fill.organs(given, split):
-        if organ.any():
-            image, truth = fill.resize(case, organ, 108)
-            if truth.sum() >= fill.SMALLEST:
-                yield from from_cases([Case(case.name, network_input(image[None], 1, spec), truth)], 28)
-
-
 def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """The fullest boxes of real trees, with images made for them."""
     for tree in volumes.real_trees(data, split, None, 64, 6, seed=1):
@@ -333,7 +304,6 @@ SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[P
     "heart": heart,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
-    "organ-slices": organ_slices,
     "trees": trees,
 }
 
