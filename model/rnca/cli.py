@@ -390,6 +390,7 @@ def train(
     ] = None,
     iterations: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 3000,
     batch: Annotated[int, typer.Option(help="States an iteration.", min=1)] = 8,
+    fresh: Annotated[int, typer.Option(help="States of a batch that are new; the others go on.", min=1)] = 2,
     rate: Annotated[float, typer.Option(help="Learning rate of the first iterations.", min=0)] = 1e-3,
     patch: Annotated[int, typer.Option(help="Edge of a patch, pixels.", min=8)] = 64,
     kinds: Annotated[str, typer.Option(help="Kinds of damage, separated by commas.")] = "mixed",
@@ -443,6 +444,7 @@ def train(
     settings = Settings(
         iterations=iterations,
         batch=batch,
+        fresh=min(fresh, batch),
         patch=patch,
         seed=seed,
         starts=starts,
