@@ -80,7 +80,6 @@ class Recipe:
 GAPS = ("gaps", "gaps", "gaps", "thin", "open", "mixed")
 CHUNKS = ("chunks", "chunks", "chunks", "holes", "thin", "islands", "mixed")
 LATER = Settings(fresh=1, focus=0.3, topology=1.0, noise=0.06)  # a stage that goes on from a model
-PLANE = replace(LATER, iterations=6000, pool=192, patch=72, first=(20, 36), learning_rate=5e-4)
 SPACE = replace(
     LATER,
     iterations=500,
@@ -102,7 +101,12 @@ RECIPES = {
         ("fundus",),
         ("vessels:40:96",),
         replace(
-            PLANE,
+            LATER,
+            iterations=6000,
+            pool=192,
+            patch=72,
+            first=(20, 36),
+            learning_rate=5e-4,
             hold=0.3,
             # Not below 1: an interpolated label loses its thinnest vessels, and the gaps would be taught.
             zoom=(1.0, 1.25),
@@ -142,10 +146,11 @@ RECIPES = {
         ("heart",),
         (),
         replace(
-            PLANE,
+            LATER,
             iterations=2000,
-            # More new states and an earlier loss than elsewhere: growth is learned faster.
             pool=128,
+            patch=72,
+            # More new states and an earlier loss than elsewhere: growth is learned faster.
             fresh=3,
             first=(12, 30),
             learning_rate=3e-4,
@@ -421,6 +426,9 @@ def averaged(checkpoints: Sequence[Path]) -> tuple[RNCA, list[dict[str, Any]]]:
 
     Late checkpoints lie around a better place than any of them is at (Izmailov et al., "Averaging weights leads to
     wider optima and better generalization", 2018).
+
+    Raises:
+        InputError: one of them cannot be read.
     """
     known = [read_checkpoint(path) for path in checkpoints]
     nets = [net_from(*found) for found in known]
