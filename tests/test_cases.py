@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from conftest import discs
-from rnca.cases import Case, Starts, choose_box, draw_patch, load_cases, phantom_cases, split_cases
+from rnca.cases import (
+    Case,
+    Starts,
+    choose_box,
+    draw_patch,
+    load_cases,
+    paint_neighbour,
+    phantom_cases,
+    split_cases,
+)
 from rnca.errors import InputError
 
 Array = NDArray[Any]
@@ -218,6 +228,33 @@ def test_zoomed_patches_keep_their_size_and_show_objects_larger_or_smaller() -> 
     assert min(areas) < 0.5
     assert max(areas) > 2
     assert all(0.2 < area < 4.4 for area in areas)
+
+
+def test_a_neighbour_is_as_bright_as_the_object_and_leaves_it_and_its_mask_alone() -> None:
+    label = discs((64, 64), ((32, 32), 12))
+    image = np.stack([label * 2.0 + 0.05 * rng(1).standard_normal(label.shape), label * 1.0]).astype(np.float32)
+    case, painted = Case("disc", image, label), 0
+    for seed in range(20):
+        plain, beside = (
+            draw_patch(case, (64, 64), Starts(clean=1, soft=0), rng(seed), neighbours=share) for share in (0.0, 1.0)
+        )
+        for a, b in zip(plain[1:], beside[1:], strict=True):
+            np.testing.assert_array_equal(a, b)
+        changed, inside = np.abs(beside[0] - plain[0]) > 0.5, plain[2] > 0.5
+        assert not (changed[0] & inside).any()
+        if changed.any():
+            painted += 1
+            reach = ndimage.binary_dilation(inside, iterations=3)
+            assert (changed[0] & reach).any()  # beside the object
+            for new, old, where in zip(beside[0], plain[0], changed, strict=True):
+                assert abs(np.median(new[where]) - np.median(old[inside])) < 0.2
+    assert painted > 10
+
+
+def test_nothing_is_painted_beside_specks_and_in_full_patches() -> None:
+    image = rng(2).standard_normal((1, 20, 20)).astype(np.float32)
+    for label in (discs((20, 20), ((10, 10), 2)), np.ones((20, 20), bool)):
+        np.testing.assert_array_equal(paint_neighbour(image, label, rng(3)), image)
 
 
 def test_several_defects_can_follow_one_another() -> None:

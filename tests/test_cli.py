@@ -607,10 +607,11 @@ def test_options_of_train_become_settings_of_the_run(tmp_path, rnca, monkeypatch
     runs = []
     monkeypatch.setattr("rnca.runs.train_run", lambda *given: runs.append(given) or tmp_path)
     words = "--batch 6 --fresh 3 --hold 8 --focus 0.3 --topology 3 --most 2 --zoom 1 1.5 --rate 0.0004 --clean 0.4"
+    words += " --neighbours 0.5"
     assert rnca("train", "--phantoms", "rings:4", *words.split(), "-o", tmp_path / "run") == 0
     (settings,) = [value for value in runs[0] if isinstance(value, Settings)]
     assert (settings.batch, settings.fresh, settings.hold, settings.focus) == (6, 3, 8.0, 0.3)
     assert (settings.topology, settings.zoom, settings.learning_rate) == (3.0, (1.0, 1.5), 0.0004)
-    assert (settings.starts.most, settings.starts.clean) == (2, 0.4)
+    assert (settings.starts.most, settings.starts.clean, settings.neighbours) == (2, 0.4, 0.5)
     assert rnca("train", "--phantoms", "rings:4", "--batch", "1", "-o", tmp_path / "run") == 0
     assert [value.fresh for value in runs[1] if isinstance(value, Settings)] == [1]  # no more than the batch

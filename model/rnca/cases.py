@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .defects import damage, generator, soften
+from .defects import damage, generator, smooth_noise, soften
 from .errors import InputError
 from .files import list_images, read_image, read_mask
 from .geometry import Box, Grid, as_array, check_same_grid, image_channels, slice_axis
@@ -97,11 +97,13 @@ def draw_patch(
     rng: np.random.Generator,
     noise: float = 0.0,
     zoom: tuple[float, float] = (1.0, 1.0),
+    neighbours: float = 0.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """A random patch with foreground: image (C, *size), start (*size), target (*size); flips and turns included.
 
     Where the case is smaller than the patch it is padded with zeros. `noise` is the largest standard deviation of the
-    white noise that is added to the image; `zoom` the range of factors that the case is enlarged by.
+    white noise that is added to the image; `zoom` the range of factors that the case is enlarged by; `neighbours` the
+    probability of `paint_neighbour`.
     """
     factor = 1.0 if zoom == (1.0, 1.0) else float(np.exp(rng.uniform(*np.log(zoom))))
     where = choose_box(case, [round(wanted / factor) for wanted in size], rng)
@@ -117,7 +119,33 @@ def draw_patch(
     stack = _augment(np.pad(stack, [(0, 0), *pads]), rng)
     if noise:
         stack[:-2] += rng.uniform(0, noise) * rng.standard_normal(stack[:-2].shape, np.float32)
+    if neighbours and rng.random() < neighbours:
+        stack[:-2] = paint_neighbour(stack[:-2], stack[-1] > 0.5, rng)
     return stack[:-2], stack[-2], stack[-1]
+
+
+def paint_neighbour(
+    image: NDArray[np.float32], label: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """The image (C, *S) with something beside the object (*S) that is as bright as it and has no border to it.
+
+    Where organs of like brightness touch, the image does not show the outline: only the shape of the mask does. The
+    image comes back as it is where the object has 40 voxels or fewer, fills the patch, or is not touched by the cloud.
+    """
+    if not 40 < label.sum() < label.size:
+        return image
+    size = label.shape
+    cloud = (smooth_noise(size, rng.uniform(10, 30), rng) > rng.uniform(-0.2, 0.8)) & ~label
+    pieces, _ = ndimage.label(cloud)
+    painted = np.isin(pieces, np.setdiff1d(pieces[ndimage.binary_dilation(label, iterations=2)], [0]))
+    weight = ndimage.gaussian_filter(painted.astype(np.float32), 0.7)
+    weight[label & ~ndimage.binary_dilation(painted, iterations=2)] = 0
+    texture = smooth_noise(size, rng.uniform(2, 8), rng) + 0.5 * smooth_noise(size, 1.2, rng)
+    levels = np.median(image[:, label], axis=1)
+    spread = np.median(np.abs(image[:, label] - levels[:, None]), axis=1)
+    column = (-1,) + (1,) * label.ndim
+    fill = levels.reshape(column) + 0.5 * spread.reshape(column) * texture
+    return (image * (1 - weight) + fill * weight).astype(np.float32)
 
 
 def _augment(stack: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -416,6 +416,9 @@ def train(
         1.0,
         1.0,
     ),
+    neighbours: Annotated[
+        float, typer.Option(help="Share of patches that get something as bright beside the object.", min=0, max=1)
+    ] = 0.0,
     validation: Annotated[float, typer.Option(help="Share of the cases kept for validation.", min=0, max=1)] = 0.2,
     val: Annotated[
         list[Path] | None, typer.Option(help="Folder of cases to validate on, instead of a share; may be repeated.")
@@ -452,6 +455,7 @@ def train(
         hold=hold,
         topology=topology,
         zoom=zoom,
+        neighbours=neighbours,
         learning_rate=rate,
     )
     data = Data(

@@ -29,16 +29,23 @@ class Patches:
     """
 
     def __init__(
-        self, cases: Sequence[Case], size: Sequence[int], starts: Starts, noise: float = 0.0, zoom: Zoom = (1.0, 1.0)
+        self,
+        cases: Sequence[Case],
+        size: Sequence[int],
+        starts: Starts,
+        noise: float = 0.0,
+        zoom: Zoom = (1.0, 1.0),
+        neighbours: float = 0.0,
     ) -> None:
-        self.cases, self.size, self.starts, self.noise, self.zoom = cases, size, starts, noise, zoom
+        self.cases, self.size, self.starts = cases, size, starts
+        self.noise, self.zoom, self.neighbours = noise, zoom, neighbours
         weights = np.sqrt([max(case.label.sum(), 1) for case in cases])
         self.weights = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator) -> Patch:
         """One patch."""
         case = self.cases[rng.choice(len(self.cases), p=self.weights)]
-        return draw_patch(case, self.size, self.starts, rng, self.noise, self.zoom)
+        return draw_patch(case, self.size, self.starts, rng, self.noise, self.zoom, self.neighbours)
 
 
 class PatchesAhead(Patches):
@@ -55,14 +62,16 @@ class PatchesAhead(Patches):
         starts: Starts,
         noise: float = 0.0,
         zoom: Zoom = (1.0, 1.0),
+        neighbours: float = 0.0,
         *,
         workers: int,
         seed: int = 0,
     ) -> None:
-        super().__init__(cases, size, starts, noise, zoom)
+        super().__init__(cases, size, starts, noise, zoom, neighbours)
         self._seed, self._next = seed, 0
         self._ready: deque[Patch] = deque()
-        self._executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=(cases, size, starts, noise, zoom))
+        drawn_from = (cases, size, starts, noise, zoom, neighbours)
+        self._executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=drawn_from)
         self._waiting: deque[Future[list[Patch]]] = deque()
         for _ in range(workers * AHEAD):
             self._ask()
@@ -88,9 +97,11 @@ class PatchesAhead(Patches):
 _patches: Patches
 
 
-def _begin(cases: Sequence[Case], size: Sequence[int], starts: Starts, noise: float, zoom: Zoom) -> None:
+def _begin(
+    cases: Sequence[Case], size: Sequence[int], starts: Starts, noise: float, zoom: Zoom, neighbours: float
+) -> None:
     global _patches
-    _patches = Patches(cases, size, starts, noise, zoom)
+    _patches = Patches(cases, size, starts, noise, zoom, neighbours)
 
 
 def _draw(seed: int, number: int) -> list[Patch]:

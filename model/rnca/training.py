@@ -51,6 +51,7 @@ class Settings:
     topology: float = 0.0  # what a pixel weighs above 1 that is wrong and not only the outline's, see `off_outline`
     noise: float = 0.04  # largest standard deviation of white noise added to a normalised image
     zoom: tuple[float, float] = (1.0, 1.0)  # range of factors by which a case is enlarged
+    neighbours: float = 0.0  # share of the patches that get something as bright as the object beside it
     precision: str = "auto"  # of the matrix products: float32, bfloat16, or what the processor does fast
     seed: int = 0
     starts: Starts = field(default_factory=Starts)
@@ -99,7 +100,7 @@ def draw_ahead(cases: Sequence[Case], dims: int, settings: Settings, workers: in
     """The patches of a run drawn by worker processes; others after every number of iterations that are `done`."""
     s = settings
     seed = s.seed * 1_000_003 + done
-    return PatchesAhead(cases, (s.patch,) * dims, s.starts, s.noise, s.zoom, workers=workers, seed=seed)
+    return PatchesAhead(cases, (s.patch,) * dims, s.starts, s.noise, s.zoom, s.neighbours, workers=workers, seed=seed)
 
 
 class Pool:
@@ -115,7 +116,8 @@ class Pool:
         patches: Patches | None = None,
     ) -> None:
         self.size = (settings.patch,) * net.dims
-        self.patches = patches or Patches(cases, self.size, settings.starts, settings.noise, settings.zoom)
+        s = settings
+        self.patches = patches or Patches(cases, self.size, s.starts, s.noise, s.zoom, s.neighbours)
         count = settings.pool
         self.image = torch.zeros([count, net.image_channels, *self.size], device=device)
         self.target = torch.zeros([count, 1, *self.size], device=device)
