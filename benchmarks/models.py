@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+import fill
 import volumes
 from common.inflate import inflate
 from common.running import case_seed, guarded, say
@@ -45,6 +46,8 @@ HIPPOCAMPUS = (
 ACDC = (
     "ACDC, training patients; CC BY-NC-SA 4.0; Bernard et al., IEEE Transactions on Medical Imaging 37:2514-2525, 2018"
 )
+CURVAS = "CURVAS, training patients; CC BY-NC; CURVAS challenge, MICCAI 2024"
+CHAOS = "CHAOS T2-SPIR MR, training subjects; CC BY-NC-SA 4.0; Kavur et al., Medical Image Analysis 69:101950, 2021"
 FIVES = "FIVES (AMD), training images; CC BY 4.0; Jin et al., Scientific Data 9:475, 2022"
 CHASE = (
     "CHASE_DB1, training children; CC BY 4.0; "
@@ -138,6 +141,31 @@ RECIPES = {
         ),
         32.0,
     ),
+    "organ-2d-nc": Recipe(
+        "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
+        " something as bright as themselves.",
+        NC,
+        (CURVAS, CHAOS, PHANTOMS),
+        ("organ-slices",),
+        ("blobs:40:128",),
+        replace(
+            LATER,
+            iterations=1800,
+            pool=128,
+            fresh=2,
+            patch=80,
+            first=(12, 30),
+            learning_rate=3e-4,
+            hold=3.0,
+            topology=3.0,
+            zoom=(0.8, 1.25),
+            neighbours=0.5,
+            # No islands: to take them away and to keep small organs are at odds.
+            starts=Starts(("chunks", "chunks", "chunks", "holes", "thin", "open"), (0.1, 1.0), clean=0.4, most=2),
+        ),
+        32.0,
+        start="organ-2d-nc",  # it was 1.0.0 then
+    ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
         " and thickened walls, loose islands.",
@@ -215,9 +243,9 @@ RECIPES = {
         (TREES, FIVES, CHASE, PHANTOMS),
         ("trees",),
         ("vessels:40:56:rendered",),
-        replace(SPACE, iterations=600, hold=1.0, zoom=(1.0, 1.35)),
+        replace(SPACE, iterations=1000, fresh=2, first=(12, 26), hold=0.7, topology=2.0, zoom=(1.0, 1.35)),
         16.0,
-        start="vessel-3d",
+        start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
     ),
 }
@@ -297,6 +325,16 @@ def heart(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
     yield from from_cases(load_cases(data / "acdc" / split, dims=2, intensity=spec, label=2), 28)
 
 
+def organ_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Organs in slices, in the size of benchmarks/fill.py."""
+    given = argparse.Namespace(data=data, data_chaos_ct=None, limit=None)
+    for _, case, organ in fill.organs(given, split):
+        if organ.any():
+            image, truth = fill.resize(case, organ, 108)
+            if truth.sum() >= fill.SMALLEST:
+                yield from from_cases([Case(case.name, network_input(image[None], 1, spec), truth)], 28)
+
+
 def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """The fullest boxes of real trees, with images made for them."""
     for tree in volumes.real_trees(data, split, None, 64, 6, seed=1):
@@ -309,6 +347,7 @@ SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[P
     "heart": heart,
     "hippocampus": hippocampus,
     "hippocampus-slices": hippocampus_slices,
+    "organ-slices": organ_slices,
     "trees": trees,
 }
 

@@ -608,12 +608,13 @@ def test_cases_are_packed_for_every_recipe(
     label = np.zeros((12, 40, 30), np.uint8)
     label[4:9, 4:24, 3:13], label[4:9, 4:24, 13:17] = 1, 2
     for split in ("train", "val"):
-        stacks = [tmp_path / "data" / source / split for source in ("hippocampus_msd", "acdc")]
+        stacks = [tmp_path / "data" / source / split for source in ("hippocampus_msd", "acdc", "chaos_mr_t2")]
         for folder, kind in product(stacks, ("images", "labels")):
             save(folder / kind / "one.nii.gz", label * np.float32(100) if kind == "images" else label, (1.0, 1.0, 4.0))
         save(tmp_path / "data" / "medrad_trees" / split / "labels" / "airway" / "one.nii.gz", label)
         for kind in ("images", "labels"):
             save(tmp_path / "base" / "vessels" / split / kind / "one.png", label[4] * np.uint8(100))
+            save(tmp_path / "data" / "curvas_ct2d" / split / kind / "one.png", label[4] * np.uint8(3))
     words = ["models.py", "pack", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "cases")]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:
@@ -626,6 +627,7 @@ def test_cases_are_packed_for_every_recipe(
     }
     assert names == {
         "vessel-2d": 1,
+        "organ-2d-nc": 6,  # a slice of CT and five of MR; the second label is below fill.SMALLEST
         "myocardium-2d": 5,  # slices with label 2
         "organ-2d": 2,  # every third of five slices
         "organ-3d": 3,  # both parts and each
