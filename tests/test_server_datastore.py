@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -95,6 +96,25 @@ def test_images_that_come_while_it_looks_or_right_after_are_seen(
         store.list_images()
     time.sleep(0.1)
     assert "meanwhile" in store.list_images()
+
+
+def test_an_image_that_comes_while_another_thread_changes_a_label_is_seen(studies: Path) -> None:
+    store = open_store(studies)
+    store.list_images()
+    changing, finish = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with store._change():
+            changing.set()
+            finish.wait(10)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    assert changing.wait(10)
+    save(studies / "late.nrrd", np.zeros(SHAPE, np.int16))
+    threading.Timer(0.2, finish.set).start()
+    assert "late" in store.list_images()
+    thread.join()
 
 
 def test_every_version_of_a_label_stays_and_can_be_restored(studies: Path, tmp_path: Path) -> None:

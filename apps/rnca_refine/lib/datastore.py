@@ -116,9 +116,11 @@ class Keeps(LocalDatastore):
 
     def _fresh(self) -> None:
         """Take in what others did to the folder, if its folders or its file changed since the last look."""
-        if self._depth or not self._auto_reload_wanted:
+        if not self._auto_reload_wanted:
             return
         with self._studies_lock:
+            if self._depth:  # within a change of this thread; that of another one was waited for
+                return
             looked = time.time()  # before the stamp: what comes later in the same tick leaves the same one
             stamp, newest = self._stamp()
             if stamp != self._seen:
