@@ -1,11 +1,15 @@
 """Patches drawn ahead by worker processes: the same patches, whoever draws them."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from conftest import discs
 from rnca.cases import Case, Starts
 from rnca.patches import TOGETHER, Patch, Patches, PatchesAhead
+from rnca.training import Settings, draw_ahead, patches_of
 
 SIZE, STARTS = (12, 12), Starts(("chunks",))
 
@@ -17,7 +21,7 @@ def cases() -> list[Case]:
 
 def drawn(workers: int, seed: int, count: int) -> list[Patch]:
     ignored = np.random.default_rng()
-    with PatchesAhead(cases(), SIZE, STARTS, workers=workers, seed=seed) as patches:
+    with PatchesAhead(Patches(cases(), SIZE, STARTS), workers=workers, seed=seed) as patches:
         return [patches.draw(ignored) for _ in range(count)]
 
 
@@ -39,7 +43,20 @@ def test_workers_draw_what_this_process_would() -> None:
     assert same([here.draw(generator) for _ in range(TOGETHER)], drawn(1, 5, TOGETHER))
 
 
+@pytest.mark.parametrize("changed", [{"noise": 0.5}, {"zoom": (1.5, 2.0)}, {"neighbours": 1.0}])
+def test_what_a_run_is_set_to_changes_its_patches_here_and_in_workers(changed: dict[str, Any]) -> None:
+    plain = Settings(patch=SIZE[0], noise=0, starts=STARTS)
+    made = []
+    for settings in (plain, replace(plain, **changed)):
+        generator = np.random.default_rng((0, 0))
+        here = patches_of(cases(), 2, settings)
+        with draw_ahead(cases(), 2, settings, workers=1) as ahead:
+            made.append([here.draw(generator) for _ in range(TOGETHER)])
+            assert same(made[-1], [ahead.draw(generator) for _ in range(TOGETHER)])
+    assert not same(*made)
+
+
 def test_an_error_in_a_worker_is_told() -> None:
-    broken = PatchesAhead(cases(), SIZE, Starts(("no such damage",), clean=0), workers=1)
+    broken = PatchesAhead(Patches(cases(), SIZE, Starts(("no such damage",), clean=0)), workers=1)
     with broken, pytest.raises(Exception, match="no such damage"):
         broken.draw(np.random.default_rng())

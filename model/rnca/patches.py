@@ -48,30 +48,17 @@ class Patches:
         return draw_patch(case, self.size, self.starts, rng, self.noise, self.zoom, self.neighbours)
 
 
-class PatchesAhead(Patches):
+class PatchesAhead:
     """The same by worker processes, for training that is faster than one process can damage masks (a GPU's).
 
     Patch n of a seed is always the same, however many workers there are; `draw` ignores the generator it is given.
     Close it, or use it in a `with` statement.
     """
 
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        size: Sequence[int],
-        starts: Starts,
-        noise: float = 0.0,
-        zoom: Zoom = (1.0, 1.0),
-        neighbours: float = 0.0,
-        *,
-        workers: int,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(cases, size, starts, noise, zoom, neighbours)
+    def __init__(self, patches: Patches, *, workers: int, seed: int = 0) -> None:
         self._seed, self._next = seed, 0
         self._ready: deque[Patch] = deque()
-        drawn_from = (cases, size, starts, noise, zoom, neighbours)
-        self._executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=drawn_from)
+        self._executor = ProcessPoolExecutor(workers, initializer=_begin, initargs=(patches,))
         self._waiting: deque[Future[list[Patch]]] = deque()
         for _ in range(workers * AHEAD):
             self._ask()
@@ -97,11 +84,9 @@ class PatchesAhead(Patches):
 _patches: Patches
 
 
-def _begin(
-    cases: Sequence[Case], size: Sequence[int], starts: Starts, noise: float, zoom: Zoom, neighbours: float
-) -> None:
+def _begin(patches: Patches) -> None:
     global _patches
-    _patches = Patches(cases, size, starts, noise, zoom, neighbours)
+    _patches = patches
 
 
 def _draw(seed: int, number: int) -> list[Patch]:

@@ -96,11 +96,16 @@ def off_outline(mask: Tensor, target: Tensor) -> Tensor:
     return (target & ~mask & mendable(mask)) | (~target & mask & mendable(~mask))
 
 
+def patches_of(cases: Sequence[Case], dims: int, settings: Settings) -> Patches:
+    """The patches that a run draws from its cases."""
+    s = settings
+    return Patches(cases, (s.patch,) * dims, s.starts, s.noise, s.zoom, s.neighbours)
+
+
 def draw_ahead(cases: Sequence[Case], dims: int, settings: Settings, workers: int, done: int = 0) -> PatchesAhead:
     """The patches of a run drawn by worker processes; others after every number of iterations that are `done`."""
-    s = settings
-    seed = s.seed * 1_000_003 + done
-    return PatchesAhead(cases, (s.patch,) * dims, s.starts, s.noise, s.zoom, s.neighbours, workers=workers, seed=seed)
+    seed = settings.seed * 1_000_003 + done
+    return PatchesAhead(patches_of(cases, dims, settings), workers=workers, seed=seed)
 
 
 class Pool:
@@ -113,11 +118,10 @@ class Pool:
         settings: Settings,
         rng: np.random.Generator,
         device: torch.device | None = None,
-        patches: Patches | None = None,
+        patches: Patches | PatchesAhead | None = None,
     ) -> None:
         self.size = (settings.patch,) * net.dims
-        s = settings
-        self.patches = patches or Patches(cases, self.size, s.starts, s.noise, s.zoom, s.neighbours)
+        self.patches = patches or patches_of(cases, net.dims, settings)
         count = settings.pool
         self.image = torch.zeros([count, net.image_channels, *self.size], device=device)
         self.target = torch.zeros([count, 1, *self.size], device=device)
@@ -147,7 +151,7 @@ class Trainer:
         cases: Sequence[Case],
         settings: Settings,
         device: str | torch.device = "cpu",
-        patches: Patches | None = None,
+        patches: Patches | PatchesAhead | None = None,
     ) -> None:
         if not cases:
             raise InputError("there are no training cases: give a folder with images and labels, or --phantoms.")
@@ -233,7 +237,7 @@ class Trainer:
         cases: Sequence[Case],
         device: str | torch.device = "cpu",
         iterations: int | None = None,
-        patches: Patches | None = None,
+        patches: Patches | PatchesAhead | None = None,
     ) -> "Trainer":
         """Continue from a checkpoint; the cases must be those it was made with. `iterations` prolongs the run."""
         about, arrays = read_checkpoint(path)
