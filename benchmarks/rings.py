@@ -4,6 +4,7 @@ Every test slice of acdc with myocardium (label 2). Starting masks:
 
     FlexUNet    the independent predictions in FOLDER/acdc/test/predictions/flexunet_2d
     U-Net       those of benchmarks/segmenters.py --task myocardium in OUT/acdc/test/predictions/unet
+    U-Net, largest piece    of these the largest piece of each slice, as most pipelines keep it
     damaged     the truth damaged as in Appendix D: one to three of thinning, thickening, opening, wedges cut out and
                 islands, at severities of 0.6–1, and every seventh or so left as it is; one draw a slice
     right       the truth itself
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.transforms.utils import get_largest_connected_component_mask
 
 from common.data import Picture, read_acdc, read_cases, read_stack
 from common.refiners import Mask, Refiner, Soft, automaton, closing, none
@@ -99,10 +101,17 @@ def starts(given: Any, volume: Picture, split: str) -> Iterator[tuple[str, int, 
             for number, labels in read_stack(folder, volume.name, volume.labels).items():
                 if truth[number].any():
                     yield base, number, labels == MYOCARDIUM
+                    if base == "U-Net":
+                        yield "U-Net, largest piece", number, largest_piece(labels == MYOCARDIUM)
     for number in np.flatnonzero(truth.any((1, 2))).tolist():
         rng = np.random.default_rng(case_seed(given.seed, volume.name, number))
         yield "damaged", number, damage_ring(truth[number], rng)
         yield "right", number, truth[number]
+
+
+def largest_piece(mask: Mask) -> Mask:
+    """The largest 8-connected piece of a slice."""
+    return np.asarray(get_largest_connected_component_mask(mask[None])[0]) > 0
 
 
 def pick_closing(given: Any, rows: Rows) -> Refiner:

@@ -521,6 +521,15 @@ def test_damaged_ring_is_seeded_and_mostly_broken() -> None:
     assert rings.score(wrong[0], ring, ring)["broken_anew"] == 1
 
 
+def test_the_largest_piece_of_a_slice_is_the_one_of_most_pixels_diagonals_counted() -> None:
+    mask = np.zeros((12, 12), bool)
+    mask[:3, :3] = mask[6:, 2:4] = mask[5, 4] = True
+    alone = mask.copy()
+    alone[:3] = False
+    assert (rings.largest_piece(mask) == alone).all()
+    assert not rings.largest_piece(np.zeros((12, 12), bool)).any()
+
+
 def test_organ_is_made_smaller_to_fit_never_larger() -> None:
     big, small = disk(256, 100), disk(64, 20)
     case = Picture("a", "a", (100 * big).astype(np.int16), big.astype(np.uint8))
