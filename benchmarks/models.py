@@ -70,6 +70,7 @@ class Recipe:
     sigma: float  # of the local contrast, voxels
     scales: tuple[float, ...] = (0.0, 2.0)
     colour: str = "luminance"  # what of a colour image the network sees
+    speck_size: int = 0  # the metadata's entry
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
 
@@ -489,7 +490,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     figures = {}
     for steps in (64, 128, 256):
         say(f"{name}: {len(trials)} starts, {steps} steps")
-        figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps))
+        figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps, recipe.speck_size))
     parent = load_model(recipe.start).metadata if recipe.start else None
     training = {
         "recipe": f"benchmarks/models.py, {name}",
@@ -505,6 +506,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         licence=recipe.licence,
         intensity=recipe.intensity,
         colour=recipe.colour,
+        speck_size=recipe.speck_size,
         trained_on=[parse_source(text) for text in recipe.trained_on],
         training=json.loads(json.dumps(training)),
         figures=figures,

@@ -1,13 +1,17 @@
 """Save shipped models again with the present engine: python benchmarks/reexport.py [NAME …] [-o FOLDER]
 
+With another size of specks: python benchmarks/reexport.py NAME --specks N --version V
+
 An archive holds the engine's code as it was when it was saved; this gives it today's. Weights and metadata stay as they
-are, the manifest gets the new digest, and the same weights, engine and torch give the same bytes in every run. What the
-archive repairs before and after is compared on a noisy picture, and nothing is written if a voxel differs.
+are (but for the two options'), the manifest gets the new digest, and the same weights, engine and torch give the same
+bytes in every run. What the archive repairs before and after is compared on a noisy picture, and nothing is written if
+a voxel differs.
 """
 
 import argparse
 import os
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +19,7 @@ import torch
 from rnca.automaton import RNCA
 from rnca.engine import compile
 from rnca.errors import InputError
+from rnca.files import write_json
 from rnca.zoo import ZOO, Model, load_model, save_model, shipped
 
 
@@ -38,6 +43,8 @@ def check(model: Model, net: RNCA) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="default: all shipped models")
+    parser.add_argument("--specks", type=int, help="the metadata's speck_size")
+    parser.add_argument("--version", help="the metadata's version")
     parser.add_argument("-o", "--output", type=Path, default=ZOO, help="for NAME/NAME.ts; default: the zoo")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # TorchScript writes the engine's constants in the order of a set
@@ -46,9 +53,12 @@ def main() -> None:
         model = load_model(name)
         net = model.definition
         check(model, net)
-        path = save_model(net, options.output / name / f"{name}.ts", model.metadata)
+        given = {"speck_size": options.specks, "version": options.version}
+        metadata = replace(model.metadata, **{entry: value for entry, value in given.items() if value is not None})
+        path = save_model(net, options.output / name / f"{name}.ts", metadata)
         saved = load_model(path)
-        assert saved.metadata == model.metadata, "the weights' digest or another entry changed"
+        assert saved.metadata == metadata, "the weights' digest or another entry changed"
+        write_json(path.with_name("metadata.json"), asdict(metadata))
         print(f"{name} {saved.metadata.version}: {model.sha256[:12]}… → {saved.sha256[:12]}…")
 
 

@@ -16,8 +16,10 @@ from conftest import MARGIN, discs, filler, random_net, trajectory
 from rnca import compile
 from rnca.automaton import RNCA
 from rnca.errors import InputError
+from rnca.geometry import bounding_box
 from rnca.metrics import dice
 from rnca.rollout import EARLIEST, Step, confidence, refine, stream
+from rnca.specks import without_specks
 from rnca.zoo import Model, describe
 
 Array = NDArray[Any]
@@ -106,11 +108,53 @@ def test_a_region_gets_what_it_would_get_without_it_and_nothing_else_changes(
     region = tuple(
         slice(low := data.draw(st.integers(0, n - 1)), data.draw(st.integers(low + 1, n))) for n in mask.shape
     )
+    specks = data.draw(st.sampled_from([0, 1, 4]))
     whole, nearest = by_definition(net, image, mask, steps)
     assume(nearest > MARGIN)
     expected = mask.copy()
-    expected[region] = whole[region]
-    np.testing.assert_array_equal(refine(image, mask, model_of(net), steps, roi=region).mask, expected)
+    expected[region] = without_specks(mask, whole, specks)[region]
+    found = refine(image, mask, model_of(net, speck_size=specks), steps, roi=region).mask
+    np.testing.assert_array_equal(found, expected)
+
+
+@both_dims
+@pytest.mark.parametrize("options", [{}, {"roi": "3:12,2:9"}, {"soft": True}, {"label": "all"}], ids=str)
+def test_the_last_step_undoes_specks_and_tells_so(dims: int, options: dict[str, Any]) -> None:
+    shape = SHAPES[dims]
+    mask: Array = spots(shape, share=0.2).astype(np.float32 if "soft" in options else np.uint8)
+    if options.get("label"):
+        mask[spots(shape, seed=1, share=0.2)] = 2
+    if "roi" in options and dims == 3:
+        options = {"roi": options["roi"] + ",1:9"}
+    steps = list(stream(noise(*shape), mask, model_of(random_net(5, dims), speck_size=3), 4, **options))
+    raw = list(stream(noise(*shape), mask, model_of(random_net(5, dims)), 4, **options))
+    last = np.asarray(steps[-1].mask) > 0
+    if options in ({}, {"soft": True}):
+        np.testing.assert_array_equal(last, without_specks(mask > 0, np.asarray(raw[-1].mask) > 0, 3))
+    assert (last != (np.asarray(raw[-1].mask) > 0)).any()
+    masks = [mask, *[np.asarray(step.mask) for step in steps]]
+    for step, (before, after) in zip(steps, pairwise(masks), strict=True):
+        changed = before != after
+        assert step.changed == changed.sum() and step.bbox == bounding_box(changed)
+        if step.index < 4 and step.label == 1:
+            np.testing.assert_array_equal(step.mask, raw[step.index - 1].mask)
+
+
+def test_specks_of_slices_are_looked_at_slice_by_slice() -> None:
+    image, mask = noise(5, 31, 27), spots((5, 31, 27), share=0.2)
+    raw, tidy = (refine(image, mask, model_of(random_net(5), speck_size=n), 4).mask for n in (0, 3))
+    np.testing.assert_array_equal(tidy, without_specks(mask, np.asarray(raw), 3, axis=0))
+
+
+def test_a_rollout_that_came_to_rest_undoes_specks_too() -> None:
+    """A pixel beside the ring is as bright as the ring: the filler takes it in, which mends nothing."""
+    image, mask, ring = broken_ring()
+    row = int(np.flatnonzero(ring[:, 20])[-1]) + 1
+    image[row, 20] = 1
+    for specks in (0, 1):
+        last = refine(image, mask, model_of(filler(), speck_size=specks), 100, patience=9)
+        assert last.reason == "converged" and last.mask[row, 20] == (specks == 0)
+        assert (last.mask != ring).sum() == 1 - specks
 
 
 def test_a_region_is_computed_with_all_that_can_reach_it_within_the_steps() -> None:

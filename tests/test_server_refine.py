@@ -266,9 +266,10 @@ def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path
     from lib.images import Picture
     from lib.params import Params
     from rnca.geometry import Grid
-    from rnca.zoo import as_model
+    from rnca.zoo import Model
 
-    model = as_model(random_net(3))
+    net = random_net(3)
+    model = Model(describe(net, "noisy", speck_size=3), rnca.compile(net), "")
     shape = (7, 30, 30)
     image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
     mask = np.zeros(shape, np.uint8)
@@ -324,7 +325,7 @@ def test_rollout_that_is_left_begins_no_further_step() -> None:
     start[:, 5:15, 5:15] = True
     pixels = np.random.default_rng(0).random((1, 1, 20, 20)).astype(np.float32)
     box = tuple(slice(0, n) for n in start.shape)
-    window = Counted(box, pixels, start, np.ones_like(start), 0, None, "cpu")
+    window = Counted(box, pixels, start, np.ones_like(start), None, 0, None, "cpu")
     with rollouts([window], as_model(random_net(3)).module, 1000) as (rollout,):
         for _ in range(3):
             rollout.next()

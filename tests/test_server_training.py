@@ -195,13 +195,15 @@ def test_gate_refuses_what_is_worse_and_says_why() -> None:
 
 def test_gate_judges_a_perfect_model_as_perfect_and_a_random_one_as_worse() -> None:
     from conftest import filler, random_net
+    from rnca.zoo import describe
 
     image = (RING[0] * 1.0).astype(np.float32)[None]
     cases = [Case(f"c{n}", image, RING[0], [BROKEN[0].astype(np.float32)]) for n in range(3)]
     trials = gate.trials(cases, 0)
-    perfect = gate.judge(filler(), trials, 24)
+    meta = describe(filler(), "filler", steps=24)
+    perfect = gate.judge(filler(), trials, meta)
     assert perfect == {"dice": 1.0, "betti": 0.0, "harmed": 0.0}
-    assert not gate.compare(perfect, gate.judge(random_net(0), trials, 24), len(trials))["passed"]
+    assert not gate.compare(perfect, gate.judge(random_net(0), trials, meta), len(trials))["passed"]
 
 
 # --- versions -------------------------------------------------------------------------------------------------------

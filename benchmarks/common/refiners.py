@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 import rnca
 from rnca.geometry import Grid, Image, as_array
+from rnca.rollout import slices_across
+from rnca.specks import without_specks
 from rnca.zoo import Model, load_model
 
 Mask = NDArray[np.bool_]
@@ -136,7 +138,10 @@ def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = False, **options: Any) -> Refiner:
-    """The automaton through `rnca.stream`, which `rnca.refine` is the last item of: all `steps` from one roll-out."""
+    """The automaton through `rnca.stream`, which `rnca.refine` is the last item of: all `steps` from one roll-out.
+
+    `refine` undoes specks after its last step, so that is done here with the masks of the steps before it.
+    """
     loaded = model if isinstance(model, Model) else load_model(model)
     meta = loaded.metadata
     moments = sorted(steps)
@@ -146,14 +151,17 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
         if not isinstance(image, np.ndarray):
             mask = Grid.of(image).wrap(mask)
         found: dict[int, Mask] = {}
+        axis = slices_across(Grid.of(mask), meta)
         for step in rnca.stream(image, mask, loaded, moments[-1], soft=soft, **options):
             if step.reason is not None or step.index in moments:
-                found[step.index] = as_array(step.mask) > 0
+                found[step.index] = without_specks(start > 0.5, as_array(step.mask) > 0, meta.speck_size, axis)
         last = found[max(found)]
         return {moment: found.get(moment, last) for moment in moments}
 
     seen = {"intensity": meta.intensity, "colour": meta.colour, "spacing": meta.spacing if meta.resample else None}
     identity = {"weights": meta.weights_sha256[:16], **seen, "soft": soft, **options}
+    if meta.speck_size:
+        identity["specks"] = meta.speck_size
     name = f"rNCA {meta.name}" + (" (soft start)" if soft else "")
     count = sum(weight.numel() for weight in loaded.definition.parameters())
     return Refiner(name, identity, repair, count, moments)

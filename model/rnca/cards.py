@@ -25,7 +25,7 @@ def card(meta: Metadata, command: str = "") -> str:
                 f" alive above {meta.alive_threshold}",
                 f"- intensities: {_words(meta.intensity)}; spacing: {spacing};"
                 f" slices of a volume: {meta.slice_axis.replace('_', ' ')}",
-                f"- {meta.steps} steps; weights SHA-256 `{meta.weights_sha256}`",
+                f"- {meta.steps} steps; {_specks(meta.speck_size)}weights SHA-256 `{meta.weights_sha256}`",
                 f"- parent: {meta.parent or 'none, trained from scratch'}",
             ]
         ),
@@ -47,6 +47,11 @@ def parse_source(text: str) -> dict[str, str]:
     if len(parts) < 2 or not all(parts[:2]):
         raise InputError(f"training data are given as 'NAME; LICENCE; CITATION', not as {text!r}.")
     return dict(zip(("name", "licence", "citation"), [*parts, ""][:3], strict=True))
+
+
+def _specks(size: int) -> str:
+    """What the card says about specks."""
+    return f"then changes of up to {size} voxels that mend nothing are undone; " if size else ""
 
 
 def _words(spec: Mapping[str, Any]) -> str:

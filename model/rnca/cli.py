@@ -154,7 +154,7 @@ def describe_label(row: dict[str, Any]) -> str:
     ]
     return (
         f"label {row['label']:g}: {', '.join(parts)}; {row['added']} voxels added, {row['removed']} removed"
-        f" in {row['steps']} steps{', the last of which changed nothing' if row['reason'] == 'converged' else ''}."
+        f" in {row['steps']} steps{', when it had come to rest' if row['reason'] == 'converged' else ''}."
     )
 
 
@@ -482,11 +482,19 @@ def export(
     description: Annotated[str, typer.Option(help="One line on what it does.")] = "",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     trained_on: Annotated[list[str] | None, typer.Option(help="'NAME; LICENCE; CITATION'; may be repeated.")] = None,
+    specks: Annotated[
+        int | None,
+        typer.Option(
+            help="Changes up to this many voxels that mend nothing are undone; default: as the run's parent.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a model archive from a training run, its latest checkpoint, with metadata and a model card beside it."""
     from .runs import export_run
 
-    path = export_run(run, output, name or output.stem, version, description, licence, trained_on or ())
+    path = export_run(run, output, name or output.stem, version, description, licence, trained_on or (), specks)
     console().print(f"{path} written.")
 
 

@@ -141,8 +141,9 @@ def _steps(job: "_Job", patience: int, bfloat16: bool | None, started: float) ->
         ):
             quiet = 0 if changed else quiet + 1
             reason: Reason | None = "steps" if index == job.steps else None
-            if patience and quiet >= patience and index >= EARLIEST:
+            if patience and quiet >= patience and index >= EARLIEST and not reason:
                 reason = "converged"
+                changed, box = window.settle()
             write = partial(job.write, job.values, value, window, window.now.copy())
             step = Step(index, job.steps, value, changed, box, _since(started), reason, write)
             yield step
@@ -308,8 +309,9 @@ def open_window(
 
     domain: Box = tuple(slice(0, n) for n in shape)
     if region is not None:
-        # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step
-        domain = grow_box(region, margin(2 * steps + 2), shape)
+        # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step; and whether
+        # a change is a speck is seen that far from it
+        domain = grow_box(region, margin(2 * steps + 2 + metadata.speck_size), shape)
     inner = bounding_box(start[domain] > metadata.alive_threshold if soft else start[domain])
     if inner is None:
         return None
@@ -320,10 +322,9 @@ def open_window(
         low_box, box = regrid_box(box, shape, low_shape)
         low = Low(shape, low_shape, box, low_box)
     start = start[box].copy()  # so that the whole volume's can go
-    writable = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
-    if region is not None:
-        writable &= _inside(region, box)
-    return Window(box, pixels.part(box), start, writable, axis, low, device)
+    free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
+    inside = None if region is None else _inside(region, box)
+    return Window(box, pixels.part(box), start, free, inside, axis, low, device, metadata.speck_size)
 
 
 def _inside(region: Box, box: Box) -> Mask:

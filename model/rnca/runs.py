@@ -109,6 +109,7 @@ def train_run(
         "network": network,
         "settings": asdict(settings),
         "parent": parent,
+        "speck_size": base.metadata.speck_size if base else 0,
     }
     about = json.loads(json.dumps(about))
     place = pick_device(device)
@@ -136,11 +137,19 @@ def train_run(
         trials = make_trials(held, settings.starts, settings.seed)
         with Watcher(folder, trials, trainer, out) as watcher:
             net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
-    figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps)) for steps in FINAL_STEPS}
+    specks = about["speck_size"]
+    figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps, specks)) for steps in FINAL_STEPS}
     show(figures, out)
     write_json(folder / "figures.json", figures)
     metadata = describe(
-        net, name, intensity=data.intensity, colour=data.colour, parent=lineage, training=about, figures=figures
+        net,
+        name,
+        intensity=data.intensity,
+        colour=data.colour,
+        speck_size=specks,
+        parent=lineage,
+        training=about,
+        figures=figures,
     )
     return save_model(net, folder / f"{name}.ts", metadata)
 
@@ -250,7 +259,14 @@ def show(figures: dict[str, dict[str, dict[str, float]]], out: "Console") -> Non
 
 
 def export_run(
-    run: Path, path: Path, name: str, version: str, description: str, licence: str, sources: Sequence[str] = ()
+    run: Path,
+    path: Path,
+    name: str,
+    version: str,
+    description: str,
+    licence: str,
+    sources: Sequence[str] = (),
+    speck_size: int | None = None,
 ) -> Path:
     """Write the model of a run's latest checkpoint, with what the run knows about itself.
 
@@ -259,6 +275,7 @@ def export_run(
     Args:
         run: a run's folder, or a checkpoint.
         sources: what it was trained on, "NAME; LICENCE; CITATION" each.
+        speck_size: the metadata's entry; None for that of the model the run went on from.
     """
     if not path.exists() and path.with_name("README.md").exists():
         raise InputError(
@@ -282,6 +299,7 @@ def export_run(
         licence=licence,
         intensity=known.get("data", {}).get("intensity", PERCENTILES),
         colour=known.get("data", {}).get("colour", "luminance"),
+        speck_size=known.get("speck_size", 0) if speck_size is None else speck_size,
         trained_on=[parse_source(text) for text in sources],
         training={**known, "settings": about["settings"], "iteration": about["iteration"]},
         figures=stored("figures.json"),

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from .geometry import Box, centres_between, resample_part, transfer_change
+from .specks import without_specks
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -40,19 +41,33 @@ class Low:
 
 
 class Window:
-    """The part of a volume that a rollout works on, laid out for the engine."""
+    """The part of a volume that a rollout works on, laid out for the engine.
+
+    Args:
+        box: where it lies in the whole mask.
+        pixels: (C, *box) the image as the network sees it.
+        start: (*box) bool, or soft.
+        free: (*box) bool, voxels that no other label holds.
+        inside: (*box) bool, voxels of the region that may change; None for all.
+        axis: from slice to slice for a 2-D model on a volume.
+        low: the model's own grid, if it has one.
+        specks: size up to which a change that mends nothing is undone after the last step (`without_specks`).
+    """
 
     def __init__(
         self,
         box: Box,
         pixels: NDArray[np.float32],
         start: NDArray[Any],
-        writable: Mask,
+        free: Mask,
+        inside: Mask | None,
         axis: int | None,
         low: Low | None,
         device: str,
+        specks: int = 0,
     ) -> None:
-        self.box, self.writable, self.axis, self.low = box, writable, axis, low
+        self.box, self.axis, self.low, self.specks = box, axis, low, specks
+        self.free, self.writable = free, free if inside is None else free & inside
         self.before: Mask = start > 0.5 if start.dtype != bool else start
         self.now = self.before.copy()
         self.low_before: Mask | None = None
@@ -73,35 +88,61 @@ class Window:
     ) -> Iterator[tuple[int, Box | None]]:
         """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask.
 
-        With `once` the window lets go of its image: the engine has its own, and there is no other rollout.
+        The last step undoes specks too. With `once` the window lets go of its image: the engine has its own, and there
+        is no other rollout.
         """
         low_now = None if self.low_before is None else self.low_before.copy()
+        # What a border of the region cuts through is judged whole: the region does not change what is a speck.
+        self._all = self.now if self.writable is self.free else self.now.copy()
         with torch.inference_mode():
             precision = () if bfloat16 is None else (bfloat16,)
             cells = module.start(self.image, self.start, *precision)
         if once:
             self.image = None
-        for _ in range(steps):
+        for index in range(1, steps + 1):
+            earlier = self.now.copy() if self.specks and index == steps else None
             with torch.inference_mode():
                 cells = module.step(cells, stochastic)
             flips = cells.changed.cpu().numpy()
             if low_now is None:
+                if self._all is not self.now:
+                    self._flip(self._all, flips, self.free)
                 places = self._flip(self.now, flips, self.writable)
             else:
                 self._flip(low_now, flips, None)
                 assert self.low is not None
                 assert self.low_before is not None
                 result = transfer_change(self.before, self.low_before, low_now, self.low.centres)
-                result = np.where(self.writable, result, self.before)
-                places = np.nonzero(result != self.now)
-                self.now = result
-            box = None
-            if len(places[0]):
-                box = tuple(
-                    slice(b.start + int(p.min()), b.start + int(p.max()) + 1)
-                    for b, p in zip(self.box, places, strict=True)
-                )
-            yield len(places[0]), box
+                places = self._replace(np.where(self.free, result, self.before))
+            if earlier is None:
+                yield len(places[0]), self._around(places)
+            else:
+                yield self._settle(earlier)
+
+    def settle(self) -> tuple[int, Box | None]:
+        """Undo specks where a rollout is ended before its last step; returns what `unroll` yields."""
+        return self._settle(self.now.copy())
+
+    def _settle(self, earlier: Mask) -> tuple[int, Box | None]:
+        """Undo specks; returns how many voxels differ from an earlier mask, and the box around them."""
+        self._replace(without_specks(self.before, self._all, self.specks, self.axis))
+        places = np.nonzero(self.now != earlier)
+        return len(places[0]), self._around(places)
+
+    def _replace(self, mask: Mask) -> tuple[NDArray[np.int64], ...]:
+        """Make this the mask, as far as the region goes; returns where that changes it."""
+        old, everywhere = self.now, self.writable is self.free
+        self.now = mask if everywhere else np.where(self.writable, mask, self.before)
+        self._all = self.now if everywhere else mask
+        return np.nonzero(self.now != old)
+
+    def _around(self, places: tuple[NDArray[np.int64], ...]) -> Box | None:
+        """The box in the whole mask around voxels of the window; None if there are none."""
+        if not len(places[0]):
+            return None
+        return tuple(
+            slice(b.start + int(p.min()), b.start + int(p.max()) + 1) for b, p in zip(self.box, places, strict=True)
+        )
 
     def _flip(self, mask: Mask, flips: NDArray[np.int64], writable: Mask | None) -> tuple[NDArray[np.int64], ...]:
         """Flip the engine's flat indices in a mask (array order), where writable; returns their places."""
@@ -139,7 +180,8 @@ class Window:
         side = self.box[self.axis]
         around = (slice(side.start + part.start, side.start + part.stop),)
         out.box = self.box[: self.axis] + around + self.box[self.axis + 1 :]
-        out.before, out.now, out.writable = (m[place].copy() for m in (self.before, self.now, self.writable))
+        out.before, out.now, out.free = (m[place].copy() for m in (self.before, self.now, self.free))
+        out.writable = out.free if self.writable is self.free else self.writable[place].copy()
         out.image, out.start = self.image[part], self.start[part]
         return out
 

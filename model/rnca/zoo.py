@@ -52,6 +52,7 @@ class Metadata:
     colour: str = "luminance"  # how colour becomes grey for a model with one image channel
     slice_axis: str = "largest_spacing"  # slices of a volume for a 2-D model
     steps: int = 64
+    speck_size: int = 0  # voxels: a change up to this size that mends nothing is undone after the last step
     trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
     training: dict[str, Any] = field(default_factory=dict)  # settings and the command
     figures: dict[str, Any] = field(default_factory=dict)

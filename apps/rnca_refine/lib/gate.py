@@ -13,6 +13,7 @@ from rnca.cases import Case, Starts
 from rnca.defects import generator
 from rnca.metrics import betti_errors, dice
 from rnca.validation import Trial, repair
+from rnca.zoo import Metadata
 
 TOLERANCE = 0.001  # of Dice: less than what one voxel at the border makes
 HARM = 0.005  # a right mask that loses more Dice than this, or its topology, was made worse
@@ -31,10 +32,13 @@ def trials(held: Sequence[Case], seed: int) -> list[Trial]:
     return out
 
 
-def judge(net: Any, cases: Sequence[Trial], steps: int) -> dict[str, float]:
-    """Mean Dice and Betti error from broken starts, and the share of right masks made worse."""
+def judge(net: Any, cases: Sequence[Trial], meta: Metadata) -> dict[str, float]:
+    """Mean Dice and Betti error from broken starts, and the share of right masks made worse.
+
+    The net repairs as a model of this metadata would: with its steps, less its specks.
+    """
     scores: dict[str, list[float]] = {"dice": [], "betti": [], "harmed": []}
-    for trial, mask in zip(cases, repair(net, cases, steps), strict=True):
+    for trial, mask in zip(cases, repair(net, cases, meta.steps, meta.speck_size), strict=True):
         if trial.kind == "broken":
             scores["dice"].append(dice(mask, trial.truth))
             scores["betti"].append(float(sum(betti_errors(mask, trial.truth))))

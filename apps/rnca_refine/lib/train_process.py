@@ -139,7 +139,7 @@ class Run:
         started = time.perf_counter()
         training, held = self.cases()
         trials = gate.trials(held, self.request["seed"])
-        old = gate.judge(self.base.definition, trials, self.base.metadata.steps)
+        old = gate.judge(self.base.definition, trials, self.base.metadata)
         self.tell(best_metric=round(old["dice"], 4))
         starts = Starts(given=0.8, clean=0.25, soft=0.2)
         request = self.request
@@ -168,7 +168,7 @@ class Run:
                 checkpoint_every=every,
                 on_checkpoint=lambda t: self.on_checkpoint(t, trials),
             )
-        new = gate.judge(self.best_net, trials, self.base.metadata.steps)
+        new = gate.judge(self.best_net, trials, self.base.metadata)
         report = gate.compare(old, new, len(trials))
         result: dict[str, Any] = {"gate": report, "seconds": round(time.perf_counter() - started, 1)}
         result["iterations"] = trainer.iteration
@@ -190,7 +190,7 @@ class Run:
         net = type(trainer.net)(**trainer.net.config)
         net.load_state_dict({k: v.detach().clone() for k, v in trainer.net.state_dict().items()})
         net.eval()
-        scores = gate.judge(net, trials, self.base.metadata.steps)
+        scores = gate.judge(net, trials, self.base.metadata)
         value = scores["dice"] - 0.05 * scores["betti"] - scores["harmed"]
         if value > self.best:
             self.best, self.best_at, self.best_net = value, trainer.iteration, net
