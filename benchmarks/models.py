@@ -119,6 +119,7 @@ RECIPES = {
         20.0,
         colour="green",
         start="vessel-2d",  # it was 1.0.0 then
+        speck_size=4,
     ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
@@ -141,6 +142,7 @@ RECIPES = {
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
+        speck_size=8,
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
@@ -166,6 +168,7 @@ RECIPES = {
         ),
         32.0,
         start="organ-2d-nc",  # it was 1.0.0 then
+        speck_size=2,
     ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
@@ -193,6 +196,7 @@ RECIPES = {
         16.0,
         (0.0,),
         start="myocardium-2d",  # it was 1.2.0 then
+        speck_size=2,
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
@@ -213,6 +217,7 @@ RECIPES = {
         16.0,
         start="organ-2d",
         dims=3,
+        speck_size=8,
     ),
     "vessel-3d": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen generated"
@@ -237,6 +242,7 @@ RECIPES = {
         16.0,
         start="organ-3d",
         dims=3,
+        speck_size=8,
     ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
@@ -248,6 +254,7 @@ RECIPES = {
         16.0,
         start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
+        speck_size=8,
     ),
 }
 
