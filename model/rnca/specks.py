@@ -41,8 +41,9 @@ def without_specks(before: Mask, after: Mask, size: int, axis: int | None = None
 
 def _undo_specks(before: Mask, after: Mask, size: int) -> None:
     """Write the values before over the specks in `after`."""
-    added, removed = after & ~before, before & ~after
-    for changed in (added, removed):
+    for changed in (after & ~before, before & ~after):
+        if not changed.any():
+            continue
         pieces, count = label_foreground(changed)
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)
         boxes = scipy.ndimage.find_objects(pieces)
