@@ -33,6 +33,7 @@ from rnca.errors import InputError
 from rnca.files import atomic_path, list_images, read_image, read_mask, write_json, write_text
 from rnca.geometry import as_array
 from rnca.intensity import network_input
+from rnca.specks import Sizes
 from rnca.training import Progress, Settings, Trainer, draw_ahead, net_from, read_checkpoint, train
 
 FULL = 42.0  # of an int8 for 1 deviation: normalised images end at 3
@@ -70,7 +71,7 @@ class Recipe:
     sigma: float  # of the local contrast, voxels
     scales: tuple[float, ...] = (0.0, 2.0)
     colour: str = "luminance"  # what of a colour image the network sees
-    speck_size: int = 0  # the metadata's entry
+    specks: Sizes = (0, 0)  # of the metadata: speck_size and nibble_size
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
 
@@ -119,7 +120,7 @@ RECIPES = {
         20.0,
         colour="green",
         start="vessel-2d",  # it was 1.0.0 then
-        speck_size=4,
+        specks=(16, 0),
     ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
@@ -142,7 +143,7 @@ RECIPES = {
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
-        speck_size=8,
+        specks=(8, 8),
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
@@ -168,7 +169,7 @@ RECIPES = {
         ),
         32.0,
         start="organ-2d-nc",  # it was 1.0.0 then
-        speck_size=2,
+        specks=(2, 2),
     ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
@@ -196,7 +197,7 @@ RECIPES = {
         16.0,
         (0.0,),
         start="myocardium-2d",  # it was 1.2.0 then
-        speck_size=2,
+        specks=(2, 2),
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
@@ -217,7 +218,30 @@ RECIPES = {
         16.0,
         start="organ-2d",
         dims=3,
-        speck_size=8,
+        specks=(8, 8),
+    ),
+    "organ-3d-nc": Recipe(
+        "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes, also where they touch"
+        " something as bright as themselves.",
+        NC,
+        (CHAOS, HIPPOCAMPUS, PHANTOMS),
+        ("abdomen", "hippocampus"),
+        ("blobs:20:48",),
+        replace(
+            SPACE,
+            iterations=1500,
+            patch=26,
+            fresh=2,
+            first=(12, 28),
+            hold=1.0,
+            topology=2.0,
+            neighbours=0.5,
+            starts=Starts(("chunks", "chunks", "chunks", "holes", "thin", "open"), (0.1, 1.0), clean=0.4, most=2),
+        ),
+        16.0,
+        start="organ-3d",
+        specks=(8, 8),
+        dims=3,
     ),
     "vessel-3d": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen generated"
@@ -242,7 +266,7 @@ RECIPES = {
         16.0,
         start="organ-3d",
         dims=3,
-        speck_size=8,
+        specks=(8, 8),
     ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
@@ -254,7 +278,7 @@ RECIPES = {
         16.0,
         start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
-        speck_size=8,
+        specks=(8, 8),
     ),
 }
 
@@ -343,6 +367,13 @@ def organ_slices(data: Path, base: Path | None, split: str, spec: dict[str, Any]
                 yield from from_cases([Case(case.name, network_input(image[None], 1, spec), truth)], 28)
 
 
+def abdomen(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
+    """Abdominal organs in MR, each an object."""
+    for name, image, label in volumes_of(data / "chaos_mr_t2" / split):
+        values = network_input(image[None], 1, spec)[0]
+        yield crop(Packed(name, name, quantise(values), label, [], ((1,), (2,), (3,), (4,))), 6)
+
+
 def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> Iterator[Packed]:
     """The fullest boxes of real trees, with images made for them."""
     for tree in volumes.real_trees(data, split, None, 64, 6, seed=1):
@@ -351,6 +382,7 @@ def trees(data: Path, base: Path | None, split: str, spec: dict[str, Any]) -> It
 
 
 SOURCES: dict[str, Callable[[Path, Path | None, str, dict[str, Any]], Iterator[Packed]]] = {
+    "abdomen": abdomen,
     "fundus": fundus,
     "heart": heart,
     "hippocampus": hippocampus,
@@ -497,7 +529,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     figures = {}
     for steps in (64, 128, 256):
         say(f"{name}: {len(trials)} starts, {steps} steps")
-        figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps, recipe.speck_size))
+        figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps, recipe.specks))
     parent = load_model(recipe.start).metadata if recipe.start else None
     training = {
         "recipe": f"benchmarks/models.py, {name}",
@@ -513,7 +545,8 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         licence=recipe.licence,
         intensity=recipe.intensity,
         colour=recipe.colour,
-        speck_size=recipe.speck_size,
+        speck_size=recipe.specks[0],
+        nibble_size=recipe.specks[1],
         trained_on=[parse_source(text) for text in recipe.trained_on],
         training=json.loads(json.dumps(training)),
         figures=figures,

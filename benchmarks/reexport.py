@@ -1,9 +1,9 @@
 """Save shipped models again with the present engine: python benchmarks/reexport.py [NAME …] [-o FOLDER]
 
-With another size of specks: python benchmarks/reexport.py NAME --specks N --version V
+With other sizes of what is undone at the end: python benchmarks/reexport.py NAME --specks N --nibbles M --version V
 
 An archive holds the engine's code as it was when it was saved; this gives it today's. Weights and metadata stay as they
-are (but for the two options'), the manifest gets the new digest, and the same weights, engine and torch give the same
+are (but for the options'), the manifest gets the new digest, and the same weights, engine and torch give the same
 bytes in every run. What the archive repairs before and after is compared on a noisy picture, and nothing is written if
 a voxel differs.
 """
@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="default: all shipped models")
     parser.add_argument("--specks", type=int, help="the metadata's speck_size")
+    parser.add_argument("--nibbles", type=int, help="the metadata's nibble_size")
     parser.add_argument("--version", help="the metadata's version")
     parser.add_argument("-o", "--output", type=Path, default=ZOO, help="for NAME/NAME.ts; default: the zoo")
     options = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
         model = load_model(name)
         net = model.definition
         check(model, net)
-        given = {"speck_size": options.specks, "version": options.version}
+        given = {"speck_size": options.specks, "nibble_size": options.nibbles, "version": options.version}
         metadata = replace(model.metadata, **{entry: value for entry, value in given.items() if value is not None})
         path = save_model(net, options.output / name / f"{name}.ts", metadata)
         saved = load_model(path)

@@ -640,6 +640,7 @@ def test_cases_are_packed_for_every_recipe(
         "myocardium-2d": 5,  # slices with label 2
         "organ-2d": 2,  # every third of five slices
         "organ-3d": 3,  # both parts and each
+        "organ-3d-nc": 5,  # two organs besides
         "vessel-3d": 0,
         "vessel-3d-nc": 1,
         "general-3d": 3,

@@ -108,12 +108,12 @@ def test_a_region_gets_what_it_would_get_without_it_and_nothing_else_changes(
     region = tuple(
         slice(low := data.draw(st.integers(0, n - 1)), data.draw(st.integers(low + 1, n))) for n in mask.shape
     )
-    specks = data.draw(st.sampled_from([0, 1, 4]))
+    sizes = data.draw(st.tuples(*[st.sampled_from([0, 1, 4])] * 2))
     whole, nearest = by_definition(net, image, mask, steps)
     assume(nearest > MARGIN)
     expected = mask.copy()
-    expected[region] = without_specks(mask, whole, specks)[region]
-    found = refine(image, mask, model_of(net, speck_size=specks), steps, roi=region).mask
+    expected[region] = without_specks(mask, whole, sizes)[region]
+    found = refine(image, mask, model_of(net, speck_size=sizes[0], nibble_size=sizes[1]), steps, roi=region).mask
     np.testing.assert_array_equal(found, expected)
 
 
@@ -126,11 +126,12 @@ def test_the_last_step_undoes_specks_and_tells_so(dims: int, options: dict[str, 
         mask[spots(shape, seed=1, share=0.2)] = 2
     if "roi" in options and dims == 3:
         options = {"roi": options["roi"] + ",1:9"}
-    steps = list(stream(noise(*shape), mask, model_of(random_net(5, dims), speck_size=3), 4, **options))
+    model = model_of(random_net(5, dims), speck_size=5, nibble_size=3)
+    steps = list(stream(noise(*shape), mask, model, 4, **options))
     raw = list(stream(noise(*shape), mask, model_of(random_net(5, dims)), 4, **options))
     last = np.asarray(steps[-1].mask) > 0
     if options in ({}, {"soft": True}):
-        np.testing.assert_array_equal(last, without_specks(mask > 0, np.asarray(raw[-1].mask) > 0, 3))
+        np.testing.assert_array_equal(last, without_specks(mask > 0, np.asarray(raw[-1].mask) > 0, (5, 3)))
     assert (last != (np.asarray(raw[-1].mask) > 0)).any()
     masks = [mask, *[np.asarray(step.mask) for step in steps]]
     for step, (before, after) in zip(steps, pairwise(masks), strict=True):
@@ -142,8 +143,8 @@ def test_the_last_step_undoes_specks_and_tells_so(dims: int, options: dict[str, 
 
 def test_specks_of_slices_are_looked_at_slice_by_slice() -> None:
     image, mask = noise(5, 31, 27), spots((5, 31, 27), share=0.2)
-    raw, tidy = (refine(image, mask, model_of(random_net(5), speck_size=n), 4).mask for n in (0, 3))
-    np.testing.assert_array_equal(tidy, without_specks(mask, np.asarray(raw), 3, axis=0))
+    raw, tidy = (refine(image, mask, model_of(random_net(5), speck_size=n, nibble_size=n), 4).mask for n in (0, 3))
+    np.testing.assert_array_equal(tidy, without_specks(mask, np.asarray(raw), (3, 3), axis=0))
 
 
 def test_a_rollout_that_came_to_rest_undoes_specks_too() -> None:
@@ -151,10 +152,10 @@ def test_a_rollout_that_came_to_rest_undoes_specks_too() -> None:
     image, mask, ring = broken_ring()
     row = int(np.flatnonzero(ring[:, 20])[-1]) + 1
     image[row, 20] = 1
-    for specks in (0, 1):
-        last = refine(image, mask, model_of(filler(), speck_size=specks), 100, patience=9)
-        assert last.reason == "converged" and last.mask[row, 20] == (specks == 0)
-        assert (last.mask != ring).sum() == 1 - specks
+    for size in (0, 1):
+        last = refine(image, mask, model_of(filler(), nibble_size=size), 100, patience=9)
+        assert last.reason == "converged" and last.mask[row, 20] == (size == 0)
+        assert (last.mask != ring).sum() == 1 - size
 
 
 def test_a_region_is_computed_with_all_that_can_reach_it_within_the_steps() -> None:

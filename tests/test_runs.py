@@ -99,15 +99,16 @@ def test_the_model_and_its_children_see_images_as_the_run_did(tmp_path: Path) ->
 
 
 def test_specks_are_the_parents_unless_export_is_told_otherwise(finished: Path, tmp_path: Path) -> None:
-    parent = export_run(finished, tmp_path / "p" / "p.ts", "p", "1.0.0", "", "", speck_size=3)
+    parent = export_run(finished, tmp_path / "p" / "p.ts", "p", "1.0.0", "", "", speck_size=3, nibble_size=2)
     settings = Settings(iterations=1, batch=2, pool=2, patch=24, first=(1, 1), between=(1, 1))
     run = tmp_path / "b"
     child = train_run(run, "b", DATA, NETWORK, settings, str(parent), "cpu", QUIET)
     inherited = export_run(run, tmp_path / "c" / "c.ts", "c", "1.0.0", "", "")
     none = export_run(run, tmp_path / "d" / "d.ts", "d", "1.0.0", "", "", speck_size=0)
-    assert [load_model(path).metadata.speck_size for path in (parent, child, inherited, none)] == [3, 3, 3, 0]
+    assert [load_model(path).metadata.specks for path in (parent, child, inherited)] == [(3, 2)] * 3
+    assert load_model(none).metadata.specks == (0, 2)
     cards = [path.with_name("README.md").read_text(encoding="utf-8") for path in (inherited, none)]
-    assert ["up to 3 voxels that mend nothing are undone" in card for card in cards] == [True, False]
+    assert ["pinholes and cuts of up to 3 voxels" in card for card in cards] == [True, False]
 
 
 def test_a_card_tells_the_command_and_nothing_about_the_machine(

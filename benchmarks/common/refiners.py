@@ -154,14 +154,14 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
         axis = slices_across(Grid.of(mask), meta)
         for step in rnca.stream(image, mask, loaded, moments[-1], soft=soft, **options):
             if step.reason is not None or step.index in moments:
-                found[step.index] = without_specks(start > 0.5, as_array(step.mask) > 0, meta.speck_size, axis)
+                found[step.index] = without_specks(start > 0.5, as_array(step.mask) > 0, meta.specks, axis)
         last = found[max(found)]
         return {moment: found.get(moment, last) for moment in moments}
 
     seen = {"intensity": meta.intensity, "colour": meta.colour, "spacing": meta.spacing if meta.resample else None}
     identity = {"weights": meta.weights_sha256[:16], **seen, "soft": soft, **options}
-    if meta.speck_size:
-        identity["specks"] = meta.speck_size
+    if any(meta.specks):
+        identity["specks"] = meta.specks
     name = f"rNCA {meta.name}" + (" (soft start)" if soft else "")
     count = sum(weight.numel() for weight in loaded.definition.parameters())
     return Refiner(name, identity, repair, count, moments)

@@ -25,7 +25,7 @@ def card(meta: Metadata, command: str = "") -> str:
                 f" alive above {meta.alive_threshold}",
                 f"- intensities: {_words(meta.intensity)}; spacing: {spacing};"
                 f" slices of a volume: {meta.slice_axis.replace('_', ' ')}",
-                f"- {meta.steps} steps; {_specks(meta.speck_size)}weights SHA-256 `{meta.weights_sha256}`",
+                f"- {meta.steps} steps; {_specks(meta)}weights SHA-256 `{meta.weights_sha256}`",
                 f"- parent: {meta.parent or 'none, trained from scratch'}",
             ]
         ),
@@ -49,9 +49,11 @@ def parse_source(text: str) -> dict[str, str]:
     return dict(zip(("name", "licence", "citation"), [*parts, ""][:3], strict=True))
 
 
-def _specks(size: int) -> str:
+def _specks(meta: Metadata) -> str:
     """What the card says about specks."""
-    return f"then changes of up to {size} voxels that mend nothing are undone; " if size else ""
+    kinds = (("dots, pinholes and cuts", meta.speck_size), ("changes at the border", meta.nibble_size))
+    told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
+    return f"then {' and '.join(told)} are undone; " if told else ""
 
 
 def _words(spec: Mapping[str, Any]) -> str:

@@ -485,7 +485,15 @@ def export(
     specks: Annotated[
         int | None,
         typer.Option(
-            help="Changes up to this many voxels that mend nothing are undone; default: as the run's parent.",
+            help="Dots, pinholes and cuts up to this many voxels are undone; default: as the run's parent.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    nibbles: Annotated[
+        int | None,
+        typer.Option(
+            help="Changes at the border up to this many voxels are undone; default: as the run's parent.",
             min=0,
             show_default=False,
         ),
@@ -494,7 +502,9 @@ def export(
     """Make a model archive from a training run, its latest checkpoint, with metadata and a model card beside it."""
     from .runs import export_run
 
-    path = export_run(run, output, name or output.stem, version, description, licence, trained_on or (), specks)
+    path = export_run(
+        run, output, name or output.stem, version, description, licence, trained_on or (), specks, nibbles
+    )
     console().print(f"{path} written.")
 
 

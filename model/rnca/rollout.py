@@ -311,7 +311,7 @@ def open_window(
     if region is not None:
         # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step; and whether
         # a change is a speck is seen that far from it
-        domain = grow_box(region, margin(2 * steps + 2 + metadata.speck_size), shape)
+        domain = grow_box(region, margin(2 * steps + 2 + max(metadata.specks)), shape)
     inner = bounding_box(start[domain] > metadata.alive_threshold if soft else start[domain])
     if inner is None:
         return None
@@ -324,7 +324,7 @@ def open_window(
     start = start[box].copy()  # so that the whole volume's can go
     free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
     inside = None if region is None else _inside(region, box)
-    return Window(box, pixels.part(box), start, free, inside, axis, low, device, metadata.speck_size)
+    return Window(box, pixels.part(box), start, free, inside, axis, low, device, metadata.specks)
 
 
 def _inside(region: Box, box: Box) -> Mask:

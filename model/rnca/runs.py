@@ -109,7 +109,7 @@ def train_run(
         "network": network,
         "settings": asdict(settings),
         "parent": parent,
-        "speck_size": base.metadata.speck_size if base else 0,
+        "specks": base.metadata.specks if base else (0, 0),
     }
     about = json.loads(json.dumps(about))
     place = pick_device(device)
@@ -137,7 +137,7 @@ def train_run(
         trials = make_trials(held, settings.starts, settings.seed)
         with Watcher(folder, trials, trainer, out) as watcher:
             net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
-    specks = about["speck_size"]
+    specks = about["specks"]
     figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps, specks)) for steps in FINAL_STEPS}
     show(figures, out)
     write_json(folder / "figures.json", figures)
@@ -146,7 +146,8 @@ def train_run(
         name,
         intensity=data.intensity,
         colour=data.colour,
-        speck_size=specks,
+        speck_size=specks[0],
+        nibble_size=specks[1],
         parent=lineage,
         training=about,
         figures=figures,
@@ -267,6 +268,7 @@ def export_run(
     licence: str,
     sources: Sequence[str] = (),
     speck_size: int | None = None,
+    nibble_size: int | None = None,
 ) -> Path:
     """Write the model of a run's latest checkpoint, with what the run knows about itself.
 
@@ -275,7 +277,7 @@ def export_run(
     Args:
         run: a run's folder, or a checkpoint.
         sources: what it was trained on, "NAME; LICENCE; CITATION" each.
-        speck_size: the metadata's entry; None for that of the model the run went on from.
+        speck_size, nibble_size: the metadata's entries; None for those of the model the run went on from.
     """
     if not path.exists() and path.with_name("README.md").exists():
         raise InputError(
@@ -291,6 +293,7 @@ def export_run(
 
     known = stored(RUN)
     command, lineage = known.pop("command", ""), known.pop("lineage", None)
+    specks = known.pop("specks", (0, 0))
     metadata = describe(
         net_from(about, arrays),
         name,
@@ -299,7 +302,8 @@ def export_run(
         licence=licence,
         intensity=known.get("data", {}).get("intensity", PERCENTILES),
         colour=known.get("data", {}).get("colour", "luminance"),
-        speck_size=known.get("speck_size", 0) if speck_size is None else speck_size,
+        speck_size=specks[0] if speck_size is None else speck_size,
+        nibble_size=specks[1] if nibble_size is None else nibble_size,
         trained_on=[parse_source(text) for text in sources],
         training={**known, "settings": about["settings"], "iteration": about["iteration"]},
         figures=stored("figures.json"),

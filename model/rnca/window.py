@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from .geometry import Box, centres_between, resample_part, transfer_change
-from .specks import without_specks
+from .specks import Sizes, without_specks
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -51,7 +51,7 @@ class Window:
         inside: (*box) bool, voxels of the region that may change; None for all.
         axis: from slice to slice for a 2-D model on a volume.
         low: the model's own grid, if it has one.
-        specks: size up to which a change that mends nothing is undone after the last step (`without_specks`).
+        specks: sizes up to which changes that mend nothing are undone after the last step (`without_specks`).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Window:
         axis: int | None,
         low: Low | None,
         device: str,
-        specks: int = 0,
+        specks: Sizes = (0, 0),
     ) -> None:
         self.box, self.axis, self.low, self.specks = box, axis, low, specks
         self.free, self.writable = free, free if inside is None else free & inside
@@ -100,7 +100,7 @@ class Window:
         if once:
             self.image = None
         for index in range(1, steps + 1):
-            earlier = self.now.copy() if self.specks and index == steps else None
+            earlier = self.now.copy() if any(self.specks) and index == steps else None
             with torch.inference_mode():
                 cells = module.step(cells, stochastic)
             flips = cells.changed.cpu().numpy()

@@ -22,6 +22,7 @@ from .automaton import RNCA
 from .engine import compile, definition
 from .errors import InputError
 from .files import atomic_path, write_json
+from .specks import Sizes
 
 ZOO = Path(__file__).parent / "zoo"
 MANIFEST = "manifest.json"
@@ -52,11 +53,17 @@ class Metadata:
     colour: str = "luminance"  # how colour becomes grey for a model with one image channel
     slice_axis: str = "largest_spacing"  # slices of a volume for a 2-D model
     steps: int = 64
-    speck_size: int = 0  # voxels: a change up to this size that mends nothing is undone after the last step
+    speck_size: int = 0  # voxels: dots, pinholes and cuts up to this size are undone after the last step
+    nibble_size: int = 0  # the same for changes at the border
     trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
     training: dict[str, Any] = field(default_factory=dict)  # settings and the command
     figures: dict[str, Any] = field(default_factory=dict)
     parent: str | None = None  # "name version sha256" of the model it was fine-tuned from
+
+    @property
+    def specks(self) -> Sizes:
+        """What is undone after the last step, for `rnca.specks`."""
+        return self.speck_size, self.nibble_size
 
     @property
     def headline(self) -> str:

@@ -38,7 +38,7 @@ def judge(net: Any, cases: Sequence[Trial], meta: Metadata) -> dict[str, float]:
     The net repairs as a model of this metadata would: with its steps, less its specks.
     """
     scores: dict[str, list[float]] = {"dice": [], "betti": [], "harmed": []}
-    for trial, mask in zip(cases, repair(net, cases, meta.steps, meta.speck_size), strict=True):
+    for trial, mask in zip(cases, repair(net, cases, meta.steps, meta.specks), strict=True):
         if trial.kind == "broken":
             scores["dice"].append(dice(mask, trial.truth))
             scores["betti"].append(float(sum(betti_errors(mask, trial.truth))))
