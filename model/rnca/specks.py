@@ -63,4 +63,5 @@ def _kept_above(before: Mask, change: Mask, sizes: Sizes) -> int:
     old, new = betti_numbers(before), betti_numbers(before ^ change)
     if any(n < o for o, n in zip(old, new, strict=True)):
         return 0
-    return sizes[old == new]
+    specks, nibbles = sizes
+    return nibbles if old == new else specks
