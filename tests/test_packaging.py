@@ -32,8 +32,8 @@ COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined
 LAYERS = (
     ("errors", "bars", "contrast", "pages"),
     ("automaton", "files", "geometry", "intensity", "topology", "defects", "samples"),
-    ("engine", "labels", "metrics", "phantoms", "pictures", "window"),
-    ("fused", "zoo", "cases"),
+    ("engine", "labels", "metrics", "phantoms", "pictures", "specks"),
+    ("fused", "window", "zoo", "cases"),
     ("cards", "gradients", "patches", "registry", "rollout"),
     ("training",),
     ("jobs", "live", "validation"),
