@@ -253,6 +253,7 @@ RECIPES = {
         SPACE,
         16.0,
         start="vessel-2d",
+        specks=(8, 8),
         dims=3,
     ),
     "general-3d": Recipe(
