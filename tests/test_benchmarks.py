@@ -39,7 +39,7 @@ from rnca.cases import Case
 from rnca.errors import InputError
 from rnca.metrics import betti_errors, cldice, dice
 from rnca.training import Settings
-from rnca.zoo import as_model
+from rnca.zoo import Model, as_model, describe
 
 Mask = NDArray[np.bool_]
 
@@ -347,6 +347,19 @@ def test_automaton_at_several_steps_is_refine_at_each(tmp_path: Path) -> None:
         assert (refiner.repair(volume, start)[9] == found[9]).all()
     empty = refiners.automaton("ring-2d", [3, 9]).repair(image, 0 * start)
     assert not empty[3].any() and not empty[9].any()
+
+
+@pytest.mark.parametrize("shape", [(40, 36), (3, 40, 36)], ids=["image", "stack of slices"])
+def test_each_number_of_steps_is_a_repair_of_its_own_specks_undone(shape: tuple[int, ...]) -> None:
+    net, rng = random_net(3), np.random.default_rng(0)
+    image, start = rng.random(shape, np.float32), (rng.random(shape) < 0.2).astype(np.float32)
+    tidy, raw = (Model(describe(net, "noisy", speck_size=n, nibble_size=n), rnca.compile(net), "") for n in (4, 0))
+    found = refiners.automaton(tidy, [3, 6]).repair(image, start)
+    kept = refiners.automaton(raw, [3, 6]).repair(image, start)
+    for steps in (3, 6):
+        assert (found[steps] == rnca.refine(image, start > 0.5, tidy, steps).mask).all()
+        assert (found[steps] != kept[steps]).any()
+    assert refiners.automaton(tidy).identity != refiners.automaton(raw).identity
 
 
 def test_slice_in_its_volume_is_repaired_as_the_volume_is() -> None:

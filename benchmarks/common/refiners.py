@@ -153,7 +153,9 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
         found: dict[int, Mask] = {}
         axis = slices_across(Grid.of(mask), meta)
         for step in rnca.stream(image, mask, loaded, moments[-1], soft=soft, **options):
-            if step.reason is not None or step.index in moments:
+            if step.reason is not None:
+                found[step.index] = as_array(step.mask) > 0
+            elif step.index in moments:
                 found[step.index] = without_specks(start > 0.5, as_array(step.mask) > 0, meta.specks, axis)
         last = found[max(found)]
         return {moment: found.get(moment, last) for moment in moments}

@@ -51,7 +51,7 @@ class Step:
         index: updates done.
         steps: updates planned.
         label: the label that is being repaired.
-        changed: voxels of the mask that this update changed.
+        changed: voxels of the mask that this update changed; the last one also undoes small changes (`rnca.specks`).
         bbox: the box (array order) around them, None if there are none.
         seconds: since the rollout began, preparation included.
         reason: why this step is the last of its label; None if it is not.
@@ -111,8 +111,9 @@ def stream(
         bfloat16: matrix products in bfloat16: faster, not bit-identical; default as the model was compiled.
 
     Yields:
-        A `Step` after each update; with "all", the labels one after the other. A mask without the label's voxels
-        yields one step with reason "empty": the automaton grows from what is there, and nothing is.
+        A `Step` after each update; with "all", the labels one after the other. The last one undoes small changes that
+        mend nothing, up to the model's sizes; masks of the steps before still have them. A mask without the label's
+        voxels yields one step with reason "empty": the automaton grows from what is there, and nothing is.
 
     Raises:
         InputError: at the call, not at the first step; see the sentences below.
