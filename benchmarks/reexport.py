@@ -42,7 +42,7 @@ def check(model: Model, net: RNCA) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="default: all shipped models")
+    parser.add_argument("names", nargs="*", help="shipped models, or files; default: all shipped")
     parser.add_argument("--specks", type=int, help="the metadata's speck_size")
     parser.add_argument("--nibbles", type=int, help="the metadata's nibble_size")
     parser.add_argument("--version", help="the metadata's version")
@@ -56,11 +56,11 @@ def main() -> None:
         check(model, net)
         given = {"speck_size": options.specks, "nibble_size": options.nibbles, "version": options.version}
         metadata = replace(model.metadata, **{entry: value for entry, value in given.items() if value is not None})
-        path = save_model(net, options.output / name / f"{name}.ts", metadata)
+        path = save_model(net, options.output / metadata.name / f"{metadata.name}.ts", metadata)
         saved = load_model(path)
         assert saved.metadata == metadata, "the weights' digest or another entry changed"
         write_json(path.with_name("metadata.json"), asdict(metadata))
-        print(f"{name} {saved.metadata.version}: {model.sha256[:12]}… → {saved.sha256[:12]}…")
+        print(f"{metadata.name} {saved.metadata.version}: {model.sha256[:12]}… → {saved.sha256[:12]}…")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from torch import nn
 import ablation
 import fill
 import models
+import recipes
+import reexport
 import rings
 import rnca
 import segmenters
@@ -35,11 +37,12 @@ from common.tables import Rows, aggregate, as_csv, markdown
 from conftest import random_net
 from little import save
 from rnca.automaton import RNCA
+from rnca.cards import parse_source
 from rnca.cases import Case
 from rnca.errors import InputError
 from rnca.metrics import betti_errors, cldice, dice
 from rnca.training import Settings
-from rnca.zoo import Model, as_model, describe
+from rnca.zoo import Model, as_model, describe, load_model, save_model
 
 Mask = NDArray[np.bool_]
 
@@ -594,11 +597,11 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     label[10:30, 12:28] = 1
     case = models.Packed("a", "b", models.quantise((label * 2.0 - 1).astype(np.float32)), label)
     recipe = replace(
-        models.RECIPES["organ-2d"],
+        recipes.RECIPES["organ-2d"],
         phantoms=("blobs:4:48",),
-        settings=replace(models.RECIPES["organ-2d"].settings, batch=2, pool=4, fresh=1, patch=24, first=(2, 3)),
+        settings=replace(recipes.RECIPES["organ-2d"].settings, batch=2, pool=4, fresh=1, patch=24, first=(2, 3)),
     )
-    monkeypatch.setitem(models.RECIPES, "organ-2d", recipe)
+    monkeypatch.setitem(recipes.RECIPES, "organ-2d", recipe)
     models.write_packed([case], models.packed_path("hippocampus-slices", recipe, tmp_path, "train"))
     for iterations in ("2", "3"):
         words = ["models.py", "train", "organ-2d", "--cases", str(tmp_path), "-o", str(tmp_path / "runs")]
@@ -645,7 +648,8 @@ def test_cases_are_packed_for_every_recipe(
     monkeypatch.setattr(sys, "argv", [*words, "--base", str(tmp_path / "base")])
     models.main()
     names = {
-        name: len(models.load(replace(r, phantoms=()), tmp_path / "cases", "val")) for name, r in models.RECIPES.items()
+        name: len(models.load(replace(r, phantoms=()), tmp_path / "cases", "val"))
+        for name, r in recipes.RECIPES.items()
     }
     assert names == {
         "vessel-2d": 1,
@@ -661,9 +665,46 @@ def test_cases_are_packed_for_every_recipe(
 
 
 def test_a_generated_tree_gets_a_second_image() -> None:
-    found = models.phantoms("vessels:2:32:rendered", models.RECIPES["vessel-3d"], "train")
+    found = models.phantoms("vessels:2:32:rendered", recipes.RECIPES["vessel-3d"], "train")
     assert len(found) == 4
     for case, other in zip(found[:2], found[2:], strict=True):
         assert np.array_equal(case.label, other.label) and not np.array_equal(case.image, other.image)
         assert other.image[0][other.label].mean() > other.image[0][~other.label].mean() + 0.3  # bright
-    assert len(models.phantoms("vessels:20:32", models.RECIPES["vessel-3d"], "val")) == 2
+    assert len(models.phantoms("vessels:20:32", recipes.RECIPES["vessel-3d"], "val")) == 2
+
+
+def test_every_recipe_names_the_licences_of_its_data() -> None:
+    for recipe in recipes.RECIPES.values():
+        for text in recipe.trained_on:
+            assert parse_source(text)["licence"].startswith(("CC BY", "Apache"))
+
+
+def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = random_net(2)
+    given = save_model(net, tmp_path / "mine.ts", describe(net, "mine", "1.0.0", speck_size=1, nibble_size=3))
+    monkeypatch.setenv("PYTHONHASHSEED", "0")  # else it starts itself again
+    words = ["reexport.py", str(given), "--specks", "5", "--version", "1.0.1", "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    reexport.main()
+    first, second = load_model(given), load_model(tmp_path / "out" / "mine" / "mine.ts")
+    assert second.metadata == replace(first.metadata, speck_size=5, version="1.0.1")
+    assert json.loads((tmp_path / "out" / "mine" / "metadata.json").read_text())["speck_size"] == 5
+    assert "mine 1.0.1" in capsys.readouterr().out
+    for name, values in first.definition.state_dict().items():
+        assert torch.equal(values, second.definition.state_dict()[name])
+
+
+def test_nothing_is_saved_again_where_todays_engine_repairs_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, other = random_net(2), random_net(3)
+    given = save_model(net, tmp_path / "mine.ts", describe(net, "mine", "1.0.0"))
+    monkeypatch.setenv("PYTHONHASHSEED", "0")
+    compiled = reexport.compile(other)
+    monkeypatch.setattr(reexport, "compile", lambda _: compiled)
+    monkeypatch.setattr(sys, "argv", ["reexport.py", str(given), "-o", str(tmp_path / "out")])
+    with pytest.raises(InputError, match="voxels otherwise"):
+        reexport.main()
+    assert not (tmp_path / "out").exists()
