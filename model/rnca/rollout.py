@@ -310,9 +310,9 @@ def open_window(
 
     domain: Box = tuple(slice(0, n) for n in shape)
     if region is not None:
-        # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step; and whether
-        # a change is a speck is seen that far from it
-        domain = grow_box(region, margin(2 * steps + 2 + max(metadata.specks)), shape)
+        # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step; whether a
+        # change is a speck is seen that far from it, and what is a remnant of something depends on changes beside it
+        domain = grow_box(region, margin(2 * steps + 2 + 2 * (max(metadata.specks) + 1)), shape)
     inner = bounding_box(start[domain] > metadata.alive_threshold if soft else start[domain])
     if inner is None:
         return None

@@ -1,4 +1,4 @@
-"""Small changes of a repair that mend nothing: specks and nibbles. They are noise, and are not kept."""
+"""The last touch of a repair: small changes that mend nothing are undone, small things half taken away go wholly."""
 
 import numpy as np
 import scipy  # loads its parts on first use
@@ -10,21 +10,30 @@ from .topology import betti_numbers, label_foreground
 Mask = NDArray[np.bool_]
 
 Sizes = tuple[int, int]
-"""Voxels up to which specks and up to which nibbles are not kept; (0, 0) keeps all."""
+"""Voxels up to which specks and remnants, and up to which nibbles are not kept; (0, 0) keeps all."""
+
+LOST = 0.1
+"""A remnant lost at least this share of what is left of it: a border voxel fewer takes no piece away."""
 
 
 def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = None) -> Mask:
-    """The mask after a repair, less its specks and nibbles.
+    """The mask after a repair, less its specks, nibbles and remnants.
 
     Looked at is each change in one piece (pixels that were added, or that were removed; 8- or 26-connected), as if it
     were made alone, and the Betti numbers of the mask within a voxel around it. If one falls, it mends something: it
     joins pieces, takes a whole one away, or fills a hole or a tunnel. If none falls and one rises, it is a speck: a dot
     beside the mask, a pinhole in it, a cut. If all stay, it is a nibble at the border.
 
+    Then remnants, of a speck's size: a piece that voxels were taken from, and a hole or cavity (background, 4- or
+    6-connected, that does not reach the border of the array) that voxels were added to, if those are a tenth of it or
+    more. They are what is left of something on its way out, or a chip of something larger: the piece goes, the hole is
+    filled.
+
     Args:
         before, after: (*S) bool, 2-D or 3-D.
-        sizes: up to how many voxels specks and nibbles are undone.
-        axis: of a volume that was repaired slice by slice, the axis from slice to slice; each is looked at alone.
+        sizes: up to how many voxels specks and remnants, and up to how many nibbles.
+        axis: of a volume that was repaired slice by slice, the axis from slice to slice; each is looked at alone, and
+            no piece is a remnant, as it may be a section of a larger one.
 
     Returns:
         (*S) bool; `after` itself if nothing changed or all is kept.
@@ -32,15 +41,23 @@ def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = N
     changes = bounding_box(before ^ after) if any(sizes) else None
     if changes is None:
         return after
-    box = grow_box(changes, 1, before.shape)
+    box = grow_box(changes, max(sizes) + 1, before.shape)  # so far a remnant that touches a change can reach
     out = after.copy()
     old, new = before[box], out[box]
     if axis is None:
-        _undo(old, new, sizes)
+        _touch_up(old, new, sizes, whole=True)
     else:
         for old_slice, new_slice in zip(np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0), strict=True):
-            _undo(old_slice, new_slice, sizes)
+            _touch_up(old_slice, new_slice, sizes, whole=False)
     return out
+
+
+def _touch_up(before: Mask, after: Mask, sizes: Sizes, whole: bool) -> None:
+    """Do it in `after`; not `whole`: what looks small may be a section of something large."""
+    _undo(before, after, sizes)
+    if whole:
+        _complete(label_foreground(after)[0], before & ~after, np.ones((3,) * after.ndim), sizes[0], after)
+    _complete(_holes(after), after & ~before, None, sizes[0], after)
 
 
 def _undo(before: Mask, after: Mask, sizes: Sizes) -> None:
@@ -65,3 +82,25 @@ def _kept_above(before: Mask, change: Mask, sizes: Sizes) -> int:
         return 0
     specks, nibbles = sizes
     return nibbles if old == new else specks
+
+
+def _holes(mask: Mask) -> NDArray[np.int32]:
+    """Number the regions of the background that do not reach the border, from 1."""
+    regions, count = scipy.ndimage.label(~np.pad(mask, 1))
+    numbers = np.arange(count + 1)
+    numbers[regions.flat[0]] = 0
+    return numbers[regions[(slice(1, -1),) * mask.ndim]]
+
+
+def _complete(
+    regions: NDArray[np.int32], changed: Mask, neighbours: NDArray[np.float64] | None, size: int, mask: Mask
+) -> None:
+    """Flip in `mask` those of the numbered regions of up to `size` voxels that lost enough of themselves."""
+    voxels = np.bincount(regions.ravel())
+    boxes = scipy.ndimage.find_objects(regions)
+    for number in np.flatnonzero((voxels[1:] > 0) & (voxels[1:] <= size)) + 1:
+        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[number - 1])
+        region = regions[around] == number
+        lost = np.count_nonzero(scipy.ndimage.binary_dilation(region, neighbours) & changed[around])
+        if lost and lost >= LOST * voxels[number]:
+            mask[around] ^= region

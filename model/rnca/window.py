@@ -125,7 +125,8 @@ class Window:
 
     def _settle(self, earlier: Mask) -> tuple[int, Box | None]:
         """Undo specks; returns how many voxels differ from an earlier mask, and the box around them."""
-        self._replace(without_specks(self.before, self._all, self.specks, self.axis))
+        mask = without_specks(self.before, self._all, self.specks, self.axis)
+        self._replace(np.where(self.free, mask, self.before))  # a remnant of a hole may hold other labels
         places = np.nonzero(self.now != earlier)
         return len(places[0]), self._around(places)
 
