@@ -285,7 +285,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     figures = {}
     for steps in (64, 128, 256):
         say(f"{name}: {len(trials)} starts, {steps} steps")
-        figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps, recipe.specks))
+        figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps, recipe.tidying))
     parent = load_model(recipe.start).metadata if recipe.start else None
     training = {
         "recipe": f"benchmarks/models.py, {name}",
@@ -301,8 +301,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         licence=recipe.licence,
         intensity=recipe.intensity,
         colour=recipe.colour,
-        speck_size=recipe.specks[0],
-        nibble_size=recipe.specks[1],
+        **asdict(recipe.tidying),
         trained_on=[parse_source(text) for text in recipe.trained_on],
         training=json.loads(json.dumps(training)),
         figures=figures,

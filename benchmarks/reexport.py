@@ -1,6 +1,6 @@
 """Save shipped models again with the present engine: python benchmarks/reexport.py [NAME …] [-o FOLDER]
 
-With other sizes of what is undone at the end: python benchmarks/reexport.py NAME --specks N --nibbles M --version V
+With other rules for the end: python benchmarks/reexport.py NAME --specks N --nibbles M --betti 1,1 --version V
 
 An archive holds the engine's code as it was when it was saved; this gives it today's. Weights and metadata stay as they
 are (but for the options'), the manifest gets the new digest, and the same weights, engine and torch give the same
@@ -13,6 +13,7 @@ import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from rnca.automaton import RNCA
 from rnca.engine import compile
 from rnca.errors import InputError
 from rnca.files import write_json
+from rnca.tidy import object_betti
 from rnca.zoo import ZOO, Model, load_model, save_model, shipped
 
 
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="shipped models, or files; default: all shipped")
     parser.add_argument("--specks", type=int, help="the metadata's speck_size")
     parser.add_argument("--nibbles", type=int, help="the metadata's nibble_size")
+    parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
     parser.add_argument("--version", help="the metadata's version")
     parser.add_argument("-o", "--output", type=Path, default=ZOO, help="for NAME/NAME.ts; default: the zoo")
     options = parser.parse_args()
@@ -55,7 +58,10 @@ def main() -> None:
         net = model.definition
         check(model, net)
         given = {"speck_size": options.specks, "nibble_size": options.nibbles, "version": options.version}
-        metadata = replace(model.metadata, **{entry: value for entry, value in given.items() if value is not None})
+        changes: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}
+        if options.betti is not None:
+            changes["object_betti"] = object_betti(options.betti)
+        metadata = replace(model.metadata, **changes)
         path = save_model(net, options.output / metadata.name / f"{metadata.name}.ts", metadata)
         saved = load_model(path)
         assert saved.metadata == metadata, "the weights' digest or another entry changed"

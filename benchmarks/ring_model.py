@@ -41,7 +41,7 @@ def main() -> None:
     for name, states in starts.items():
         trials = [Trial(name, case.image, state, case.label) for case, state in zip(held, states, strict=True)]
         for steps in options.steps:
-            masks = repair(model.definition, trials, steps, model.metadata.specks)
+            masks = repair(model.definition, trials, steps, model.metadata.tidying)
             pairs = [(mask, trial.truth) for mask, trial in zip(masks, trials, strict=True)]
             right = np.mean([betti_numbers(mask) == betti_numbers(truth) for mask, truth in pairs])
             overlap = np.array([dice(*pair) for pair in pairs])

@@ -19,7 +19,7 @@ from rnca.errors import InputError
 from rnca.geometry import bounding_box
 from rnca.metrics import dice
 from rnca.rollout import EARLIEST, Step, confidence, refine, stream
-from rnca.specks import without_specks
+from rnca.tidy import Tidying, tidy, without_specks
 from rnca.zoo import Model, describe
 
 Array = NDArray[Any]
@@ -108,18 +108,22 @@ def test_a_region_gets_what_it_would_get_without_it_and_nothing_else_changes(
     region = tuple(
         slice(low := data.draw(st.integers(0, n - 1)), data.draw(st.integers(low + 1, n))) for n in mask.shape
     )
-    sizes = data.draw(st.tuples(*[st.sampled_from([0, 1, 4])] * 2))
+    entries = {
+        "speck_size": data.draw(st.sampled_from([0, 1, 4])),
+        "nibble_size": data.draw(st.sampled_from([0, 1, 4])),
+        "object_betti": data.draw(st.sampled_from([None, [1, 0, 0][: mask.ndim], [1, 1, 0][: mask.ndim]])),
+    }
     whole, nearest = by_definition(net, image, mask, steps)
     assume(nearest > MARGIN)
     expected = mask.copy()
-    expected[region] = without_specks(mask, whole, sizes)[region]
-    found = refine(image, mask, model_of(net, speck_size=sizes[0], nibble_size=sizes[1]), steps, roi=region).mask
+    expected[region] = tidy(mask > 0, whole > 0, Tidying(**entries))[region]
+    found = refine(image, mask, model_of(net, **entries), steps, roi=region).mask
     np.testing.assert_array_equal(found, expected)
 
 
 @both_dims
 @pytest.mark.parametrize("options", [{}, {"roi": "3:12,2:9"}, {"soft": True}, {"label": "all"}], ids=str)
-def test_the_last_step_undoes_specks_and_tells_so(dims: int, options: dict[str, Any]) -> None:
+def test_the_last_step_tidies_and_tells_so(dims: int, options: dict[str, Any]) -> None:
     shape = SHAPES[dims]
     mask: Array = spots(shape, share=0.2).astype(np.float32 if "soft" in options else np.uint8)
     if options.get("label"):
@@ -141,13 +145,13 @@ def test_the_last_step_undoes_specks_and_tells_so(dims: int, options: dict[str, 
             np.testing.assert_array_equal(step.mask, raw[step.index - 1].mask)
 
 
-def test_specks_of_slices_are_looked_at_slice_by_slice() -> None:
+def test_slices_are_tidied_one_by_one() -> None:
     image, mask = noise(5, 31, 27), spots((5, 31, 27), share=0.2)
-    raw, tidy = (refine(image, mask, model_of(random_net(5), speck_size=n, nibble_size=n), 4).mask for n in (0, 3))
-    np.testing.assert_array_equal(tidy, without_specks(mask, np.asarray(raw), (3, 3), axis=0))
+    raw, tidied = (refine(image, mask, model_of(random_net(5), speck_size=n, nibble_size=n), 4).mask for n in (0, 3))
+    np.testing.assert_array_equal(tidied, without_specks(mask, np.asarray(raw), (3, 3), axis=0))
 
 
-def test_a_rollout_that_came_to_rest_undoes_specks_too() -> None:
+def test_a_rollout_that_came_to_rest_tidies_too() -> None:
     """A pixel beside the ring is as bright as the ring: the filler takes it in, which mends nothing."""
     image, mask, ring = broken_ring()
     row = int(np.flatnonzero(ring[:, 20])[-1]) + 1

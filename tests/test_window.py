@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from rnca.tidy import Tidying
 from rnca.window import Window
 
 
@@ -28,7 +29,7 @@ def test_a_hole_that_the_last_step_fills_keeps_the_other_labels_in_it() -> None:
     free = np.ones_like(before)
     free[2, 4] = False  # another label's
     box = (slice(0, 5), slice(0, 6))
-    window = Window(box, np.zeros((1, 5, 6), np.float32), before, free, None, None, None, "cpu", (3, 0))
+    window = Window(box, np.zeros((1, 5, 6), np.float32), before, free, None, None, None, "cpu", Tidying(3))
     steps = list(window.unroll(Flips(2 * 6 + 1), 1))
     np.testing.assert_array_equal(window.now, free)
     assert steps == [(3, (slice(2, 3), slice(1, 4)))]

@@ -5,7 +5,7 @@ the automaton takes SimpleITK images too, for models that care about the spacing
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import rnca
 from rnca.geometry import Grid, Image, as_array
 from rnca.rollout import slices_across
-from rnca.specks import without_specks
+from rnca.tidy import tidy
 from rnca.zoo import Model, load_model
 
 Mask = NDArray[np.bool_]
@@ -156,14 +156,14 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
             if step.reason is not None:
                 found[step.index] = as_array(step.mask) > 0
             elif step.index in moments:
-                found[step.index] = without_specks(start > 0.5, as_array(step.mask) > 0, meta.specks, axis)
+                found[step.index] = tidy(start > 0.5, as_array(step.mask) > 0, meta.tidying, axis)
         last = found[max(found)]
         return {moment: found.get(moment, last) for moment in moments}
 
     seen = {"intensity": meta.intensity, "colour": meta.colour, "spacing": meta.spacing if meta.resample else None}
     identity = {"weights": meta.weights_sha256[:16], **seen, "soft": soft, **options}
-    if any(meta.specks):
-        identity["specks"] = meta.specks
+    if meta.tidying:
+        identity["tidying"] = asdict(meta.tidying)
     name = f"rNCA {meta.name}" + (" (soft start)" if soft else "")
     count = sum(weight.numel() for weight in loaded.definition.parameters())
     return Refiner(name, identity, repair, count, moments)

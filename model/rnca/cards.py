@@ -25,7 +25,7 @@ def card(meta: Metadata, command: str = "") -> str:
                 f" alive above {meta.alive_threshold}",
                 f"- intensities: {_words(meta.intensity)}; spacing: {spacing};"
                 f" slices of a volume: {meta.slice_axis.replace('_', ' ')}",
-                f"- {meta.steps} steps; {_specks(meta)}weights SHA-256 `{meta.weights_sha256}`",
+                f"- {meta.steps} steps; {_tidying(meta)}weights SHA-256 `{meta.weights_sha256}`",
                 f"- parent: {meta.parent or 'none, trained from scratch'}",
             ]
         ),
@@ -49,11 +49,15 @@ def parse_source(text: str) -> dict[str, str]:
     return dict(zip(("name", "licence", "citation"), [*parts, ""][:3], strict=True))
 
 
-def _specks(meta: Metadata) -> str:
-    """What the card says about specks."""
+def _tidying(meta: Metadata) -> str:
+    """What the card says about the end of a repair."""
     kinds = (("dots, pinholes and cuts", meta.speck_size), ("changes at the border", meta.nibble_size))
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
-    return f"then {' and '.join(told)} are undone; " if told else ""
+    undone = f"then {' and '.join(told)} are undone; " if told else ""
+    if not meta.object_betti:
+        return undone
+    numbers = ", ".join(map(str, meta.object_betti))
+    return f"{undone}of a whole object (Betti numbers {numbers}) other pieces are taken away; "
 
 
 def _words(spec: Mapping[str, Any]) -> str:

@@ -498,13 +498,24 @@ def export(
             show_default=False,
         ),
     ] = None,
+    betti: Annotated[
+        str | None,
+        typer.Option(
+            help="Betti numbers of the one object that a mask holds, as 1,1 for a ring: once it is whole, other pieces"
+            " go; 'none' for no such object; default: as the run's parent.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a model archive from a training run, its latest checkpoint, with metadata and a model card beside it."""
     from .runs import export_run
+    from .tidy import object_betti
 
-    path = export_run(
-        run, output, name or output.stem, version, description, licence, trained_on or (), specks, nibbles
-    )
+    given = {"speck_size": specks, "nibble_size": nibbles}
+    rules: dict[str, Any] = {entry: size for entry, size in given.items() if size is not None}
+    if betti is not None:
+        rules["object_betti"] = object_betti(betti)
+    path = export_run(run, output, name or output.stem, version, description, licence, trained_on or (), rules)
     console().print(f"{path} written.")
 
 

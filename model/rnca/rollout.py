@@ -51,7 +51,7 @@ class Step:
         index: updates done.
         steps: updates planned.
         label: the label that is being repaired.
-        changed: voxels of the mask that this update changed; the last one also undoes small changes (`rnca.specks`).
+        changed: voxels of the mask that this update changed; the last one also tidies (`rnca.tidy`).
         bbox: the box (array order) around them, None if there are none.
         seconds: since the rollout began, preparation included.
         reason: why this step is the last of its label; None if it is not.
@@ -310,9 +310,10 @@ def open_window(
 
     domain: Box = tuple(slice(0, n) for n in shape)
     if region is not None:
-        # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step; whether a
-        # change is a speck is seen that far from it, and what is a remnant of something depends on changes beside it
-        domain = grow_box(region, margin(2 * steps + 2 + 2 * (max(metadata.specks) + 1)), shape)
+        # a step looks one cell far, and the alive rule at what its neighbours looked at: two cells a step; and an
+        # object is judged whole
+        far = max(shape) if metadata.object_betti else 2 * steps + 2 + metadata.tidying.reach
+        domain = grow_box(region, margin(far), shape)
     inner = bounding_box(start[domain] > metadata.alive_threshold if soft else start[domain])
     if inner is None:
         return None
@@ -325,7 +326,7 @@ def open_window(
     start = start[box].copy()  # so that the whole volume's can go
     free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
     inside = None if region is None else _inside(region, box)
-    return Window(box, pixels.part(box), start, free, inside, axis, low, device, metadata.specks)
+    return Window(box, pixels.part(box), start, free, inside, axis, low, device, metadata.tidying)
 
 
 def _inside(region: Box, box: Box) -> Mask:

@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from .files import write_json, write_text
 from .jobs import write_csv
 from .pictures import write_png
 from .rollout import pick_device
+from .tidy import NOTHING, Tidying
 from .training import Progress, Settings, Trainer, draw_ahead, net_from, read_checkpoint, train
 from .validation import Trial, make_trials, picture, repair, score
 from .zoo import describe, load_model, save_model
@@ -109,7 +110,7 @@ def train_run(
         "network": network,
         "settings": asdict(settings),
         "parent": parent,
-        "specks": base.metadata.specks if base else (0, 0),
+        "tidying": asdict(base.metadata.tidying if base else NOTHING),
     }
     about = json.loads(json.dumps(about))
     place = pick_device(device)
@@ -137,8 +138,8 @@ def train_run(
         trials = make_trials(held, settings.starts, settings.seed)
         with Watcher(folder, trials, trainer, out) as watcher:
             net = train(trainer, folder, on_progress=watcher.progress, on_checkpoint=watcher.checkpoint)
-    specks = about["specks"]
-    figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps, specks)) for steps in FINAL_STEPS}
+    rules = Tidying(**about["tidying"])
+    figures = {f"validation, {steps} steps": score(trials, repair(net, trials, steps, rules)) for steps in FINAL_STEPS}
     show(figures, out)
     write_json(folder / "figures.json", figures)
     metadata = describe(
@@ -146,8 +147,7 @@ def train_run(
         name,
         intensity=data.intensity,
         colour=data.colour,
-        speck_size=specks[0],
-        nibble_size=specks[1],
+        **asdict(rules),
         parent=lineage,
         training=about,
         figures=figures,
@@ -267,8 +267,7 @@ def export_run(
     description: str,
     licence: str,
     sources: Sequence[str] = (),
-    speck_size: int | None = None,
-    nibble_size: int | None = None,
+    tidying: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the model of a run's latest checkpoint, with what the run knows about itself.
 
@@ -277,7 +276,7 @@ def export_run(
     Args:
         run: a run's folder, or a checkpoint.
         sources: what it was trained on, "NAME; LICENCE; CITATION" each.
-        speck_size, nibble_size: the metadata's entries; None for those of the model the run went on from.
+        tidying: entries of the metadata (`rnca.tidy.Tidying`) that differ from those of the model the run went on from.
     """
     if not path.exists() and path.with_name("README.md").exists():
         raise InputError(
@@ -293,7 +292,7 @@ def export_run(
 
     known = stored(RUN)
     command, lineage = known.pop("command", ""), known.pop("lineage", None)
-    specks = known.pop("specks", (0, 0))
+    rules = known.pop("tidying", {}) | dict(tidying or {})
     metadata = describe(
         net_from(about, arrays),
         name,
@@ -302,8 +301,7 @@ def export_run(
         licence=licence,
         intensity=known.get("data", {}).get("intensity", PERCENTILES),
         colour=known.get("data", {}).get("colour", "luminance"),
-        speck_size=specks[0] if speck_size is None else speck_size,
-        nibble_size=specks[1] if nibble_size is None else nibble_size,
+        **rules,
         trained_on=[parse_source(text) for text in sources],
         training={**known, "settings": about["settings"], "iteration": about["iteration"]},
         figures=stored("figures.json"),

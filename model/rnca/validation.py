@@ -14,7 +14,7 @@ from .defects import generator
 from .engine import compile
 from .metrics import evaluate, summarise
 from .pictures import Picture, enlarge, grey, overlay, sheet
-from .specks import Sizes, without_specks
+from .tidy import NOTHING, Tidying, tidy
 
 STARTS: dict[str, dict[str, Any]] = {
     "soft": {"clean": 0.0, "soft": 1.0},
@@ -65,8 +65,8 @@ def make_trials(
     return trials
 
 
-def repair(net: RNCA, trials: Sequence[Trial], steps: int, specks: Sizes = (0, 0)) -> list[NDArray[np.bool_]]:
-    """The mask of each trial after `steps` updates, on the net's device, less specks."""
+def repair(net: RNCA, trials: Sequence[Trial], steps: int, rules: Tidying = NOTHING) -> list[NDArray[np.bool_]]:
+    """The mask of each trial after `steps` updates, on the net's device, tidied."""
     device = next(net.parameters()).device
     fast = compile(net).to(device)
     masks = []
@@ -75,7 +75,7 @@ def repair(net: RNCA, trials: Sequence[Trial], steps: int, specks: Sizes = (0, 0
             image = torch.from_numpy(np.ascontiguousarray(trial.image))[None].to(device)
             start = torch.from_numpy(np.ascontiguousarray(trial.start))[None, None].to(device)
             mask = (fast(image, start, steps)[0, 0] > 0.5).cpu().numpy()
-            masks.append(without_specks(trial.start > 0.5, mask, specks))
+            masks.append(tidy(trial.start > 0.5, mask, rules))
     return masks
 
 

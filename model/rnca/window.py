@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from .geometry import Box, centres_between, resample_part, transfer_change
-from .specks import Sizes, without_specks
+from .tidy import NOTHING, Tidying, tidy
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -51,7 +51,7 @@ class Window:
         inside: (*box) bool, voxels of the region that may change; None for all.
         axis: from slice to slice for a 2-D model on a volume.
         low: the model's own grid, if it has one.
-        specks: sizes up to which changes that mend nothing are undone after the last step (`without_specks`).
+        rules: how the mask is tidied after the last step.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Window:
         axis: int | None,
         low: Low | None,
         device: str,
-        specks: Sizes = (0, 0),
+        rules: Tidying = NOTHING,
     ) -> None:
-        self.box, self.axis, self.low, self.specks = box, axis, low, specks
+        self.box, self.axis, self.low, self.rules = box, axis, low, rules
         self.free, self.writable = free, free if inside is None else free & inside
         self.before: Mask = start > 0.5 if start.dtype != bool else start
         self.now = self.before.copy()
@@ -88,11 +88,11 @@ class Window:
     ) -> Iterator[tuple[int, Box | None]]:
         """Update `now`; yields how many voxels each step changed, and the box around them in the whole mask.
 
-        The last step undoes specks too. With `once` the window lets go of its image: the engine has its own, and there
+        The last step tidies too. With `once` the window lets go of its image: the engine has its own, and there
         is no other rollout.
         """
         low_now = None if self.low_before is None else self.low_before.copy()
-        # What a border of the region cuts through is judged whole: the region does not change what is a speck.
+        # What a border of the region cuts through is judged whole: the region does not change how it is tidied.
         self._all = self.now if self.writable is self.free else self.now.copy()
         with torch.inference_mode():
             precision = () if bfloat16 is None else (bfloat16,)
@@ -100,7 +100,7 @@ class Window:
         if once:
             self.image = None
         for index in range(1, steps + 1):
-            earlier = self.now.copy() if any(self.specks) and index == steps else None
+            earlier = self.now.copy() if self.rules and index == steps else None
             with torch.inference_mode():
                 cells = module.step(cells, stochastic)
             flips = cells.changed.cpu().numpy()
@@ -120,12 +120,12 @@ class Window:
                 yield self._settle(earlier)
 
     def settle(self) -> tuple[int, Box | None]:
-        """Undo specks where a rollout is ended before its last step; returns what `unroll` yields."""
+        """Tidy where a rollout is ended before its last step; returns what `unroll` yields."""
         return self._settle(self.now.copy())
 
     def _settle(self, earlier: Mask) -> tuple[int, Box | None]:
-        """Undo specks; returns how many voxels differ from an earlier mask, and the box around them."""
-        mask = without_specks(self.before, self._all, self.specks, self.axis)
+        """Tidy; returns how many voxels differ from an earlier mask, and the box around them."""
+        mask = tidy(self.before, self._all, self.rules, self.axis)
         self._replace(np.where(self.free, mask, self.before))  # a remnant of a hole may hold other labels
         places = np.nonzero(self.now != earlier)
         return len(places[0]), self._around(places)

@@ -22,7 +22,7 @@ from .automaton import RNCA
 from .engine import compile, definition
 from .errors import InputError
 from .files import atomic_path, write_json
-from .specks import Sizes
+from .tidy import Tidying
 
 ZOO = Path(__file__).parent / "zoo"
 MANIFEST = "manifest.json"
@@ -55,15 +55,16 @@ class Metadata:
     steps: int = 64
     speck_size: int = 0  # voxels: dots, pinholes and cuts up to this size are undone after the last step
     nibble_size: int = 0  # the same for changes at the border
+    object_betti: list[int] | None = None  # of the one object that a mask, or each slice of a stack, holds
     trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
     training: dict[str, Any] = field(default_factory=dict)  # settings and the command
     figures: dict[str, Any] = field(default_factory=dict)
     parent: str | None = None  # "name version sha256" of the model it was fine-tuned from
 
     @property
-    def specks(self) -> Sizes:
-        """What is undone after the last step, for `rnca.specks`."""
-        return self.speck_size, self.nibble_size
+    def tidying(self) -> Tidying:
+        """What is done after the last step, for `rnca.tidy`."""
+        return Tidying(self.speck_size, self.nibble_size, self.object_betti)
 
     @property
     def headline(self) -> str:

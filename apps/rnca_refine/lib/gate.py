@@ -35,10 +35,10 @@ def trials(held: Sequence[Case], seed: int) -> list[Trial]:
 def judge(net: Any, cases: Sequence[Trial], meta: Metadata) -> dict[str, float]:
     """Mean Dice and Betti error from broken starts, and the share of right masks made worse.
 
-    The net repairs as a model of this metadata would: with its steps, less its specks.
+    The net repairs as a model of this metadata would: with its steps, tidied.
     """
     scores: dict[str, list[float]] = {"dice": [], "betti": [], "harmed": []}
-    for trial, mask in zip(cases, repair(net, cases, meta.steps, meta.specks), strict=True):
+    for trial, mask in zip(cases, repair(net, cases, meta.steps, meta.tidying), strict=True):
         if trial.kind == "broken":
             scores["dice"].append(dice(mask, trial.truth))
             scores["betti"].append(float(sum(betti_errors(mask, trial.truth))))

@@ -1,9 +1,13 @@
-"""The last touch of a repair: small changes that mend nothing are undone, small things half taken away go wholly."""
+"""The last touch of a repair: noise of the rule is undone, what it left half done is done, and one object stays one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .geometry import bounding_box, grow_box
 from .topology import betti_numbers, label_foreground
 
@@ -14,6 +18,89 @@ Sizes = tuple[int, int]
 
 LOST = 0.1
 """A remnant lost at least this share of what is left of it: a border voxel fewer takes no piece away."""
+
+LEFT = 0.25
+"""An object of which less than this share is left was not repaired but lost."""
+
+
+@dataclass(frozen=True)
+class Tidying:
+    """What is done to a mask after the last step, as a model's metadata say.
+
+    Attributes:
+        speck_size: voxels up to which specks are undone and remnants completed (`without_specks`).
+        nibble_size: voxels up to which nibbles are undone.
+        object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
+            slice (`one_object`); None if nothing like that is known.
+    """
+
+    speck_size: int = 0
+    nibble_size: int = 0
+    object_betti: list[int] | None = None
+
+    @property
+    def reach(self) -> int:
+        """Voxels from a change within which its surroundings decide about it, but for the object's."""
+        return 2 * (max(self.speck_size, self.nibble_size) + 1)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.speck_size or self.nibble_size or self.object_betti)
+
+
+NOTHING = Tidying()
+
+
+def object_betti(text: str) -> list[int] | None:
+    """The numbers of an object as typed, "1,1"; "none" is none.
+
+    Raises:
+        InputError: it is neither two nor three numbers.
+    """
+    if text == "none":
+        return None
+    numbers = text.split(",")
+    if len(numbers) not in (2, 3) or not all(number.strip().isdecimal() for number in numbers):
+        raise InputError(f"Betti numbers are given as '1,1' (2-D), '1,0,0' (3-D) or 'none', not as {text!r}.")
+    return [int(number) for number in numbers]
+
+
+def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> Mask:
+    """The mask after a repair, tidied: `without_specks`, then `one_object`; see there.
+
+    Args:
+        before, after: (*S) bool, 2-D or 3-D.
+        axis: of a volume that was repaired slice by slice, the axis from slice to slice.
+
+    Returns:
+        (*S) bool; `after` itself if there is nothing to do.
+    """
+    out = without_specks(before, after, (rules.speck_size, rules.nibble_size), axis)
+    return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
+
+
+def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None = None) -> Mask:
+    """The mask after a repair of one object whose Betti numbers are known.
+
+    Where the largest piece alone has these numbers, the object is whole, and other pieces are no part of it: they go.
+    Where less than a quarter of the voxels is left, the object was lost, and the mask is as it was before.
+
+    Args:
+        before, after: (*S) bool, 2-D or 3-D.
+        betti: (b0, b1) or (b0, b1, b2) of the object.
+        axis: as for `tidy`; each slice holds one object or none.
+
+    Returns:
+        (*S) bool, a new array.
+    """
+    if axis is not None:
+        pairs = zip(np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0), strict=True)
+        return np.moveaxis(np.stack([one_object(old, new, betti) for old, new in pairs]), 0, axis)
+    pieces, count = label_foreground(after)
+    largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax() if count else after
+    out = largest if count > 1 and betti_numbers(largest) == tuple(betti) else after
+    lost = np.count_nonzero(out) < LEFT * np.count_nonzero(before)
+    return (before if lost else out).copy()
 
 
 def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = None) -> Mask:

@@ -1,5 +1,5 @@
-"""Specks, nibbles and remnants: small changes are undone unless they mend something, small things that were on their
-way out go; everything else of a repair stays."""
+"""The end of a repair: small changes are undone unless they mend something, small things that were on their way out go,
+one object stays one; everything else stays."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rnca.specks import without_specks
+from rnca.errors import InputError
+from rnca.tidy import Tidying, object_betti, one_object, tidy, without_specks
 from rnca.topology import betti_numbers
 
 Mask = NDArray[np.bool_]
@@ -173,3 +174,73 @@ def test_what_is_kept_of_a_repair_is_what_the_definition_says_of_the_whole_array
     kept = without_specks(before, after, sizes)
     assert (kept == slow(before, after, sizes)).all()
     assert (without_specks(before, before, sizes) == before).all()
+
+
+RING = "..........\n.#####....\n.#...#..#.\n.#...#..#.\n.#####...."
+
+
+def test_once_the_object_is_whole_other_pieces_go() -> None:
+    closed = picture(RING)[0]
+    ring = closed.copy()
+    ring[:, 8] = False
+    broken = closed.copy()
+    broken[1, 2:4] = False
+    before = np.ones((5, 10), bool)
+    before[:3] = False
+    assert (one_object(before, closed, (1, 1)) == ring).all()
+    assert (one_object(before, broken, (1, 1)) == broken).all(), "not whole: its parts may be the object's"
+    assert (one_object(before, closed, (1, 0)) == closed).all()
+    larger = closed.copy()
+    larger[3:, 6:] = True
+    assert (one_object(before, larger, (1, 1)) == larger).all(), "the largest piece decides"
+
+
+def test_an_object_that_is_lost_is_given_back() -> None:
+    before = picture(RING)[0]
+    for left in (0, 3):
+        after = np.zeros_like(before)
+        after[1, 1 : 1 + left] = True
+        assert (one_object(before, after, (1, 1)) == before).all()
+    after[1, 1:6] = True  # a quarter and more
+    assert (one_object(before, after, (1, 1)) == after).all()
+    assert not one_object(np.zeros_like(before), np.zeros_like(before), (1, 1)).any()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_each_slice_holds_an_object_of_its_own(axis: int) -> None:
+    before = picture(RING)[0]
+    ring = before.copy()
+    ring[:, 8] = False
+    stacks = [np.stack(pair, axis) for pair in ([before, before], [before, np.zeros_like(before)], [ring, before])]
+    assert (one_object(stacks[0], stacks[1], (1, 1), axis) == stacks[2]).all()
+
+
+def test_tidying_undoes_specks_first_and_has_nothing_to_do_without_rules() -> None:
+    before, after = picture("#####.\n#...#.\n#...#.\n###-#.\n......\n..+...")
+    assert (tidy(before, after, Tidying(1, 0, [1, 1])) == before).all()
+    assert tidy(before, after, Tidying()) is after
+    assert [bool(rules) for rules in (Tidying(), Tidying(0, 1), Tidying(object_betti=[1, 1]))] == [False, True, True]
+
+
+@given(masks, st.integers(0, 2), st.integers(0, 2))
+def test_one_object_is_a_piece_all_that_came_or_all_that_was(pair: list[Mask], pieces: int, holes: int) -> None:
+    before, after = pair
+    betti = (pieces, holes, 0)[: before.ndim]
+    out = one_object(before, after, betti)
+    if out.sum() < after.sum() and not (out == before).all():
+        assert betti_numbers(out) == betti and ndimage.label(out, np.ones((3,) * out.ndim))[1] == 1
+        assert (out <= after).all()
+    else:
+        assert (out == before).all() or (out == after).all()
+    assert 4 * out.sum() >= before.sum()
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("1,1", [1, 1]), ("1, 0,0", [1, 0, 0]), ("none", None)])
+def test_betti_numbers_are_typed(text: str, numbers: list[int] | None) -> None:
+    assert object_betti(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["1", "1,1,1,1", "1,-1", "a,b", ""])
+def test_other_betti_numbers_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="'1,1'"):
+        object_betti(text)
