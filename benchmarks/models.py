@@ -274,6 +274,13 @@ def averaged(checkpoints: Sequence[Path]) -> tuple[RNCA, list[dict[str, Any]]]:
     return nets[0].eval(), [about for about, _ in known]
 
 
+def lengthen(net: RNCA, gain: float) -> None:
+    """Make each update of the states this much longer: where it is nothing it stays nothing."""
+    with torch.no_grad():
+        for parameter in net.delta.parameters():
+            parameter.mul_(gain)
+
+
 def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     """Validation figures, archive, metadata and card."""
     from rnca.cards import card, parse_source
@@ -281,6 +288,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     from rnca.zoo import describe, load_model, save_model
 
     net, abouts = averaged([given.output / name / "checkpoint.npz", *given.average])
+    lengthen(net, recipe.gain)
     trials = make_trials(load(recipe, given.cases, "val"), recipe.settings.starts, 0, most=given.trials)
     figures = {}
     for steps in (64, 128, 256):
@@ -292,6 +300,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         "settings": abouts[0]["settings"],
         "iteration": abouts[0]["iteration"],
         "averaged": [about["iteration"] for about in abouts],
+        "gain": recipe.gain,
     }
     metadata = describe(
         net,

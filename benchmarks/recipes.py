@@ -42,6 +42,9 @@ class Recipe:
     scales: tuple[float, ...] = (0.0, 2.0)
     colour: str = "luminance"  # what of a colour image the network sees
     tidying: Tidying = NOTHING  # of the metadata
+    gain: float = (
+        1.0  # of what is trained, each update is made this much longer: it rests where it did, and is sooner there
+    )
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
 
@@ -90,7 +93,7 @@ RECIPES = {
         20.0,
         colour="green",
         start="vessel-2d",  # it was 1.0.0 then
-        tidying=Tidying(16, 0),
+        tidying=Tidying(64, 0),
     ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
@@ -113,7 +116,7 @@ RECIPES = {
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
-        tidying=Tidying(8, 8),
+        tidying=Tidying(32, 16),
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
@@ -139,7 +142,7 @@ RECIPES = {
         ),
         32.0,
         start="organ-2d-nc",  # it was 1.0.0 then
-        tidying=Tidying(2, 2),
+        tidying=Tidying(32, 2),
     ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
@@ -167,7 +170,8 @@ RECIPES = {
         16.0,
         (0.0,),
         start="myocardium-2d",  # it was 1.2.0 then
-        tidying=Tidying(2, 2),
+        tidying=Tidying(2, 2, [1, 1]),
+        gain=1.35,
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
@@ -188,7 +192,7 @@ RECIPES = {
         16.0,
         start="organ-2d",
         dims=3,
-        tidying=Tidying(8, 8),
+        tidying=Tidying(32, 8),
     ),
     "organ-3d-nc": Recipe(
         "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes, also where they touch"
@@ -210,7 +214,7 @@ RECIPES = {
         ),
         16.0,
         start="organ-3d",
-        tidying=Tidying(8, 8),
+        tidying=Tidying(32, 8),
         dims=3,
     ),
     "vessel-3d": Recipe(
@@ -223,7 +227,7 @@ RECIPES = {
         SPACE,
         16.0,
         start="vessel-2d",
-        tidying=Tidying(8, 8),
+        tidying=Tidying(64, 8),
         dims=3,
     ),
     "general-3d": Recipe(
@@ -237,7 +241,7 @@ RECIPES = {
         16.0,
         start="organ-3d",
         dims=3,
-        tidying=Tidying(8, 8),
+        tidying=Tidying(32, 8),
     ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
@@ -249,6 +253,6 @@ RECIPES = {
         16.0,
         start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
-        tidying=Tidying(8, 8),
+        tidying=Tidying(32, 8),
     ),
 }

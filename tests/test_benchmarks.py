@@ -673,6 +673,14 @@ def test_a_generated_tree_gets_a_second_image() -> None:
     assert len(models.phantoms("vessels:20:32", recipes.RECIPES["vessel-3d"], "val")) == 2
 
 
+def test_an_update_is_made_longer_in_the_same_direction() -> None:
+    net, longer = random_net(2), random_net(2)
+    models.lengthen(longer, 1.5)
+    features = torch.rand(1, net.config["hidden"], 5, 5)
+    torch.testing.assert_close(longer.delta(features), 1.5 * net.delta(features))
+    assert torch.equal(longer.hidden.weight, net.hidden.weight)
+
+
 def test_every_recipe_names_the_licences_of_its_data() -> None:
     for recipe in recipes.RECIPES.values():
         for text in recipe.trained_on:
