@@ -185,14 +185,17 @@ def test_once_the_object_is_whole_other_pieces_go() -> None:
     ring[:, 8] = False
     broken = closed.copy()
     broken[1, 2:4] = False
-    before = np.ones((5, 10), bool)
-    before[:3] = False
+    before = closed.copy()
+    before[1, 3] = False
     assert (one_object(before, closed, (1, 1)) == ring).all()
     assert (one_object(before, broken, (1, 1)) == broken).all(), "not whole: its parts may be the object's"
     assert (one_object(before, closed, (1, 0)) == closed).all()
     larger = closed.copy()
     larger[3:, 6:] = True
     assert (one_object(before, larger, (1, 1)) == larger).all(), "the largest piece decides"
+    elsewhere = before.copy()
+    elsewhere[:, 6:] = True
+    assert (one_object(elsewhere, closed, (1, 1)) == closed).all(), "half of the mask is not thrown away"
 
 
 def test_an_object_that_is_lost_is_given_back() -> None:

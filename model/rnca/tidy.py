@@ -82,8 +82,9 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> 
 def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None = None) -> Mask:
     """The mask after a repair of one object whose Betti numbers are known.
 
-    Where the largest piece alone has these numbers, the object is whole, and other pieces are no part of it: they go.
-    Where less than a quarter of the voxels is left, the object was lost, and the mask is as it was before.
+    Where the largest piece alone has these numbers, and holds half of the mask before or more, the object is whole, and
+    other pieces are no part of it: they go. Where less than a quarter of the voxels is left, the object was lost, and
+    the mask is as it was before.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -98,7 +99,8 @@ def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None
         return np.moveaxis(np.stack([one_object(old, new, betti) for old, new in pairs]), 0, axis)
     pieces, count = label_foreground(after)
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax() if count else after
-    out = largest if count > 1 and betti_numbers(largest) == tuple(betti) else after
+    mostly = 2 * np.count_nonzero(largest & before) >= np.count_nonzero(before)
+    out = largest if mostly and betti_numbers(largest) == tuple(betti) else after
     lost = np.count_nonzero(out) < LEFT * np.count_nonzero(before)
     return (before if lost else out).copy()
 
@@ -173,10 +175,11 @@ def _kept_above(before: Mask, change: Mask, sizes: Sizes) -> int:
 
 def _holes(mask: Mask) -> NDArray[np.int32]:
     """Number the regions of the background that do not reach the border, from 1."""
-    regions, count = scipy.ndimage.label(~np.pad(mask, 1))
-    numbers = np.arange(count + 1)
-    numbers[regions.flat[0]] = 0
-    return numbers[regions[(slice(1, -1),) * mask.ndim]]
+    regions, _ = scipy.ndimage.label(~np.pad(mask, 1))
+    outside = regions.flat[0]
+    regions = regions[(slice(1, -1),) * mask.ndim]
+    regions[regions == outside] = 0
+    return regions
 
 
 def _complete(
