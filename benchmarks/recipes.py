@@ -42,9 +42,7 @@ class Recipe:
     scales: tuple[float, ...] = (0.0, 2.0)
     colour: str = "luminance"  # what of a colour image the network sees
     tidying: Tidying = NOTHING  # of the metadata
-    gain: float = (
-        1.0  # of what is trained, each update is made this much longer: it rests where it did, and is sooner there
-    )
+    gain: float = 1.0  # at export updates are made this much longer: they rest where they did, and are there sooner
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
 
