@@ -615,3 +615,15 @@ def test_options_of_train_become_settings_of_the_run(tmp_path, rnca, monkeypatch
     assert (settings.starts.most, settings.starts.clean, settings.neighbours) == (2, 0.4, 0.5)
     assert rnca("train", "--phantoms", "rings:4", "--batch", "1", "-o", tmp_path / "run") == 0
     assert [value.fresh for value in runs[1] if isinstance(value, Settings)] == [1]  # no more than the batch
+
+
+def test_options_of_export_become_rules_of_the_model(tmp_path, rnca, monkeypatch, capfd):
+    runs = []
+    monkeypatch.setattr("rnca.runs.export_run", lambda *given: runs.append(given[-1]) or tmp_path)
+    words = ["export", tmp_path, "-o", tmp_path / "m.ts"]
+    for more in ([], ["--specks", 5, "--betti", "1,1"], ["--nibbles", 0, "--betti", "none"]):
+        assert rnca(*words, *more) == 0
+    assert runs == [{}, {"speck_size": 5, "object_betti": [1, 1]}, {"nibble_size": 0, "object_betti": None}]
+    capfd.readouterr()
+    assert rnca(*words, "--betti", "ring") == 2
+    assert "not as 'ring'" in capfd.readouterr().err and len(runs) == 3

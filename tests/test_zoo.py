@@ -391,3 +391,10 @@ def test_the_general_model_is_that_for_the_masks_size(shape: tuple[int, ...], na
     assert named("general", shape) == name
     assert named("vessel-2d", shape) == "vessel-2d"
     assert as_model("general", shape=shape).metadata.name == name
+
+
+def test_an_object_has_as_many_betti_numbers_as_the_network_has_axes() -> None:
+    for dims, numbers in ((2, [1, 1]), (3, [1, 0, 0])):
+        assert describe(random_net(0, dims), "a", object_betti=numbers).tidying.object_betti == numbers
+        with pytest.raises(InputError, match=f"{dims}-D"):
+            describe(random_net(0, dims), "a", object_betti=[*numbers, 0])

@@ -111,8 +111,16 @@ def weights_sha256(net: RNCA) -> str:
 
 
 def describe(net: RNCA, name: str, version: str = "0.1.0", **known: Any) -> Metadata:
-    """Metadata of a network; what the network itself tells is filled in."""
+    """Metadata of a network; what the network itself tells is filled in.
+
+    Raises:
+        InputError: `object_betti` is not for as many axes as the network.
+    """
     config = net.config
+    betti = known.get("object_betti")
+    if betti is not None and len(betti) != config["dims"]:
+        dims = config["dims"]
+        raise InputError(f"the object's Betti numbers are {betti}: for a {dims}-D model give {dims} of them.")
     config.pop("skip")
     return Metadata(name=name, version=version, weights_sha256=weights_sha256(net), **config, **known)  # type: ignore[arg-type]
 
