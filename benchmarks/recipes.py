@@ -225,7 +225,7 @@ RECIPES = {
         SPACE,
         16.0,
         start="vessel-2d",
-        tidying=Tidying(64, 8),
+        tidying=Tidying(64, 8, keep_holes=True),
         dims=3,
     ),
     "general-3d": Recipe(
@@ -251,6 +251,6 @@ RECIPES = {
         16.0,
         start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
-        tidying=Tidying(32, 8),
+        tidying=Tidying(32, 8, keep_holes=True),
     ),
 }

@@ -47,6 +47,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="shipped models, or files; default: all shipped")
     parser.add_argument("--specks", type=int, help="the metadata's speck_size")
     parser.add_argument("--nibbles", type=int, help="the metadata's nibble_size")
+    parser.add_argument(
+        "--keep-holes", action=argparse.BooleanOptionalAction, default=None, help="the metadata's keep_holes"
+    )
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
     parser.add_argument("--version", help="the metadata's version")
     parser.add_argument("-o", "--output", type=Path, default=ZOO, help="for NAME/NAME.ts; default: the zoo")
@@ -57,7 +60,12 @@ def main() -> None:
         model = load_model(name)
         net = model.definition
         check(model, net)
-        given = {"speck_size": options.specks, "nibble_size": options.nibbles, "version": options.version}
+        given = {
+            "speck_size": options.specks,
+            "nibble_size": options.nibbles,
+            "keep_holes": options.keep_holes,
+            "version": options.version,
+        }
         changes: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}
         if options.betti is not None:
             changes["object_betti"] = object_betti(options.betti)

@@ -621,9 +621,9 @@ def test_options_of_export_become_rules_of_the_model(tmp_path, rnca, monkeypatch
     runs = []
     monkeypatch.setattr("rnca.runs.export_run", lambda *given: runs.append(given[-1]) or tmp_path)
     words = ["export", tmp_path, "-o", tmp_path / "m.ts"]
-    for more in ([], ["--specks", 5, "--betti", "1,1"], ["--nibbles", 0, "--betti", "none"]):
+    for more in ([], ["--specks", 5, "--betti", "1,1"], ["--keep-holes", "--betti", "none"]):
         assert rnca(*words, *more) == 0
-    assert runs == [{}, {"speck_size": 5, "object_betti": [1, 1]}, {"nibble_size": 0, "object_betti": None}]
+    assert runs == [{}, {"speck_size": 5, "object_betti": [1, 1]}, {"keep_holes": True, "object_betti": None}]
     capfd.readouterr()
     assert rnca(*words, "--betti", "ring") == 2
     assert "not as 'ring'" in capfd.readouterr().err and len(runs) == 3

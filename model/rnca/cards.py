@@ -53,7 +53,8 @@ def _tidying(meta: Metadata) -> str:
     """What the card says about the end of a repair."""
     kinds = (("dots, pinholes and cuts", meta.speck_size), ("changes at the border", meta.nibble_size))
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
-    undone = f"then {' and '.join(told)} are undone; " if told else ""
+    kept = ", and so are fillings of holes" if meta.keep_holes else ""
+    undone = f"then {' and '.join(told)} are undone{kept}; " if told else ""
     if not meta.object_betti:
         return undone
     numbers = ", ".join(map(str, meta.object_betti))

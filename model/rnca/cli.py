@@ -498,6 +498,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    keep_holes: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-holes/--fill-holes",
+            help="Whether small holes are the objects' own and not filled; default: as the run's parent.",
+            show_default=False,
+        ),
+    ] = None,
     betti: Annotated[
         str | None,
         typer.Option(
@@ -511,8 +519,8 @@ def export(
     from .runs import export_run
     from .tidy import object_betti
 
-    given = {"speck_size": specks, "nibble_size": nibbles}
-    rules: dict[str, Any] = {entry: size for entry, size in given.items() if size is not None}
+    given = {"speck_size": specks, "nibble_size": nibbles, "keep_holes": keep_holes}
+    rules: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}
     if betti is not None:
         rules["object_betti"] = object_betti(betti)
     path = export_run(run, output, name or output.stem, version, description, licence, trained_on or (), rules)

@@ -32,11 +32,13 @@ class Tidying:
         nibble_size: voxels up to which nibbles are undone.
         object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
             slice (`one_object`); None if nothing like that is known.
+        keep_holes: whether holes, tunnels and cavities are the objects' own: filling a small one mends nothing.
     """
 
     speck_size: int = 0
     nibble_size: int = 0
     object_betti: list[int] | None = None
+    keep_holes: bool = False
 
     @property
     def reach(self) -> int:
@@ -75,7 +77,7 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> 
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
     """
-    out = without_specks(before, after, (rules.speck_size, rules.nibble_size), axis)
+    out = without_specks(before, after, (rules.speck_size, rules.nibble_size), axis, rules.keep_holes)
     return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
 
 
@@ -105,7 +107,7 @@ def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None
     return (before if lost else out).copy()
 
 
-def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = None) -> Mask:
+def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = None, keep_holes: bool = False) -> Mask:
     """The mask after a repair, less its specks, nibbles and remnants.
 
     Looked at is each change in one piece (pixels that were added, or that were removed; 8- or 26-connected), as if it
@@ -123,6 +125,7 @@ def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = N
         sizes: up to how many voxels specks and remnants, and up to how many nibbles.
         axis: of a volume that was repaired slice by slice, the axis from slice to slice; each is looked at alone, and
             no piece is a remnant, as it may be a section of a larger one.
+        keep_holes: only the first number counts as mending; filling a hole or a tunnel is a speck.
 
     Returns:
         (*S) bool; `after` itself if nothing changed or all is kept.
@@ -134,22 +137,22 @@ def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = N
     out = after.copy()
     old, new = before[box], out[box]
     if axis is None:
-        _touch_up(old, new, sizes, whole=True)
+        _touch_up(old, new, sizes, keep_holes, whole=True)
     else:
         for old_slice, new_slice in zip(np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0), strict=True):
-            _touch_up(old_slice, new_slice, sizes, whole=False)
+            _touch_up(old_slice, new_slice, sizes, keep_holes, whole=False)
     return out
 
 
-def _touch_up(before: Mask, after: Mask, sizes: Sizes, whole: bool) -> None:
+def _touch_up(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool, whole: bool) -> None:
     """Do it in `after`; not `whole`: what looks small may be a section of something large."""
-    _undo(before, after, sizes)
+    _undo(before, after, sizes, keep_holes)
     if whole:
         _complete(label_foreground(after)[0], before & ~after, np.ones((3,) * after.ndim), sizes[0], after)
     _complete(_holes(after), after & ~before, None, sizes[0], after)
 
 
-def _undo(before: Mask, after: Mask, sizes: Sizes) -> None:
+def _undo(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool) -> None:
     """Write the values before over specks and nibbles in `after`."""
     for changed in (after & ~before, before & ~after):
         if not changed.any():
@@ -160,14 +163,15 @@ def _undo(before: Mask, after: Mask, sizes: Sizes) -> None:
         for number in np.flatnonzero(voxels[1:] <= max(sizes)) + 1:
             around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[number - 1])
             piece = pieces[around] == number
-            if voxels[number] <= _kept_above(before[around], piece, sizes):
+            if voxels[number] <= _kept_above(before[around], piece, sizes, keep_holes):
                 after[around][piece] = before[around][piece]
 
 
-def _kept_above(before: Mask, change: Mask, sizes: Sizes) -> int:
+def _kept_above(before: Mask, change: Mask, sizes: Sizes, keep_holes: bool) -> int:
     """The size up to which a change like this one is undone: 0 if it mends something."""
     old, new = betti_numbers(before), betti_numbers(before ^ change)
-    if any(n < o for o, n in zip(old, new, strict=True)):
+    counted = slice(1) if keep_holes else slice(None)
+    if any(n < o for o, n in zip(old[counted], new[counted], strict=True)):
         return 0
     specks, nibbles = sizes
     return nibbles if old == new else specks
