@@ -147,9 +147,12 @@ def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = N
 def _touch_up(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool, whole: bool) -> None:
     """Do it in `after`; not `whole`: what looks small may be a section of something large."""
     _undo(before, after, sizes, keep_holes)
-    if whole:
-        _complete(label_foreground(after)[0], before & ~after, np.ones((3,) * after.ndim), sizes[0], after)
-    _complete(_holes(after), after & ~before, None, sizes[0], after)
+    taken = before & ~after
+    if whole and sizes[0] and taken.any():
+        _complete(label_foreground(after)[0], taken, np.ones((3,) * after.ndim), sizes[0], after)
+    added = after & ~before
+    if sizes[0] and added.any():
+        _complete(_holes(after), added, None, sizes[0], after)
 
 
 def _undo(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool) -> None:
