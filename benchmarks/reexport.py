@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--keep-holes", action=argparse.BooleanOptionalAction, default=None, help="the metadata's keep_holes"
     )
+    parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
     parser.add_argument("--version", help="the metadata's version")
     parser.add_argument("-o", "--output", type=Path, default=ZOO, help="for NAME/NAME.ts; default: the zoo")
@@ -64,6 +65,7 @@ def main() -> None:
             "speck_size": options.specks,
             "nibble_size": options.nibbles,
             "keep_holes": options.keep_holes,
+            "tolerance": options.tolerance,
             "version": options.version,
         }
         changes: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}

@@ -621,9 +621,10 @@ def test_options_of_export_become_rules_of_the_model(tmp_path, rnca, monkeypatch
     runs = []
     monkeypatch.setattr("rnca.runs.export_run", lambda *given: runs.append(given[-1]) or tmp_path)
     words = ["export", tmp_path, "-o", tmp_path / "m.ts"]
-    for more in ([], ["--specks", 5, "--betti", "1,1"], ["--keep-holes", "--betti", "none"]):
+    for more in ([], ["--specks", 5, "--betti", "1,1"], ["--keep-holes", "--betti", "none", "--tolerance", "0.02"]):
         assert rnca(*words, *more) == 0
-    assert runs == [{}, {"speck_size": 5, "object_betti": [1, 1]}, {"keep_holes": True, "object_betti": None}]
+    third = {"keep_holes": True, "tolerance": 0.02, "object_betti": None}
+    assert runs == [{}, {"speck_size": 5, "object_betti": [1, 1]}, third]
     capfd.readouterr()
     assert rnca(*words, "--betti", "ring") == 2
     assert "not as 'ring'" in capfd.readouterr().err and len(runs) == 3

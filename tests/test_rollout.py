@@ -101,7 +101,7 @@ def test_equals_the_definition_on_the_whole_image(problem: tuple[RNCA, Array, Ar
 
 @given(problems(), st.data())
 @settings(max_examples=50)
-def test_a_region_gets_what_it_would_get_without_it_and_nothing_else_changes(
+def test_a_region_gets_what_it_would_get_without_it_and_without_tolerance_and_nothing_else_changes(
     problem: tuple[RNCA, Array, Array, int], data: st.DataObject
 ) -> None:
     net, image, mask, steps = problem
@@ -112,6 +112,7 @@ def test_a_region_gets_what_it_would_get_without_it_and_nothing_else_changes(
         "speck_size": data.draw(st.sampled_from([0, 1, 4])),
         "nibble_size": data.draw(st.sampled_from([0, 1, 4])),
         "object_betti": data.draw(st.sampled_from([None, [1, 0, 0][: mask.ndim], [1, 1, 0][: mask.ndim]])),
+        "tolerance": 0.0,
     }
     whole, nearest = by_definition(net, image, mask, steps)
     assume(nearest > MARGIN)
@@ -119,6 +120,10 @@ def test_a_region_gets_what_it_would_get_without_it_and_nothing_else_changes(
     expected[region] = tidy(mask > 0, whole > 0, Tidying(**entries))[region]
     found = refine(image, mask, model_of(net, **entries), steps, roi=region).mask
     np.testing.assert_array_equal(found, expected)
+    tolerant = model_of(net, **entries | {"tolerance": 0.5})
+    np.testing.assert_array_equal(refine(image, mask, tolerant, steps, roi=region).mask, expected)
+    expected = tidy(mask > 0, whole > 0, tolerant.metadata.tidying)
+    np.testing.assert_array_equal(refine(image, mask, tolerant, steps).mask, expected)
 
 
 @both_dims

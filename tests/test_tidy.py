@@ -1,5 +1,5 @@
 """The end of a repair: small changes are undone unless they mend something, small things that were on their way out go,
-one object stays one; everything else stays."""
+a right outline is left alone, one object stays one; everything else stays."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rnca.errors import InputError
-from rnca.tidy import Tidying, object_betti, one_object, tidy, without_specks
+from rnca.tidy import Tidying, keep_outline, object_betti, one_object, tidy, without_specks
 from rnca.topology import betti_numbers
 
 Mask = NDArray[np.bool_]
@@ -184,6 +184,62 @@ def test_what_is_kept_of_a_repair_is_what_the_definition_says_of_the_whole_array
     kept = without_specks(before, after, sizes, keep_holes=keep_holes)
     assert (kept == slow(before, after, sizes, keep_holes)).all()
     assert (without_specks(before, before, sizes) == before).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "drawing", "expected"),
+    [
+        ("a pixel of twenty", "..+...\n######\n######\n######\n##....", "......\n######\n######\n######\n##...."),
+        ("two of twenty", "..++..\n######\n######\n######\n##....", None),
+        ("one more, one fewer", "..+...\n######\n#####-\n######\n##....", None),
+        ("a hole is filled", "..+...\n######\n##+###\n######\n###...", "......\n######\n##+###\n######\n###..."),
+        ("a gap too large to be slight", "..+...\n######\n###...\n++....\n###...\n######\n##....", None),
+    ],
+)
+def test_an_outline_that_hardly_moves_is_left_alone(name: str, drawing: str, expected: str | None) -> None:
+    before, after = picture(drawing)
+    assert before.sum() == 20
+    assert (keep_outline(before, after, 0.05) == picture(expected or drawing)[1]).all()
+    assert (keep_outline(before, after, 0.01) == after).all()
+
+
+def test_where_holes_are_the_objects_own_filling_one_does_not_count_as_mended() -> None:
+    before, after = picture("#####\n##+##\n#####\n#####\n#####")
+    assert (keep_outline(before, after, 0.05) == after).all()
+    assert (keep_outline(before, after, 0.05, keep_holes=True) == before).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_each_slice_has_an_outline_of_its_own(axis: int) -> None:
+    """One pixel of ten in the first slice, three of them in the second."""
+    before = picture("..........\n##########")[0]
+    little, much = before.copy(), before.copy()
+    little[0, 4] = much[0, 4:7] = True
+    pair = [np.stack(masks, axis) for masks in ([before, before], [little, much])]
+    assert (keep_outline(*pair, 0.1, axis) == np.stack([before, much], axis)).all()
+    assert (keep_outline(*pair, 0.2) == pair[0]).all()
+    rules = Tidying(tolerance=0.1)
+    assert rules and (tidy(*pair, rules, axis) == np.stack([before, much], axis)).all()
+
+
+@given(masks, st.floats(0, 0.6), st.floats(0.02, 0.5), st.booleans())
+def test_an_outline_is_kept_as_the_definition_says(
+    pair: list[Mask], tolerance: float, share: float, keep_holes: bool
+) -> None:
+    before, noise = pair
+    after = np.where(np.random.default_rng(0).random(before.shape) < share, noise, before)
+    slight, total, most = after.copy(), 0, tolerance * before.sum()
+    for changed in (after & ~before, before & ~after):
+        pieces, count = ndimage.label(changed, np.ones((3,) * before.ndim))
+        for piece in (pieces == number for number in range(1, count + 1)):
+            around = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in np.nonzero(piece))
+            old, new = (betti_numbers(mask[around]) for mask in (before, before ^ piece))
+            mends = new[0] < old[0] or (not keep_holes and any(n < o for o, n in zip(old, new, strict=True)))
+            if not mends or piece.sum() > most:
+                slight[piece] = before[piece]
+                total += piece.sum()
+    expected = slight if total <= most else after
+    assert (keep_outline(before, after, tolerance, keep_holes=keep_holes) == expected).all()
 
 
 RING = "..........\n.#####....\n.#...#..#.\n.#...#..#.\n.#####...."

@@ -55,6 +55,8 @@ def _tidying(meta: Metadata) -> str:
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
     kept = ", and so are fillings of holes" if meta.keep_holes else ""
     undone = f"then {' and '.join(told)} are undone{kept}; " if told else ""
+    if meta.tolerance:
+        undone += f"an outline that would move by {meta.tolerance:.1%} of the mask or less is left alone; "
     if not meta.object_betti:
         return undone
     numbers = ", ".join(map(str, meta.object_betti))

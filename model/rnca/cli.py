@@ -506,6 +506,16 @@ def export(
             show_default=False,
         ),
     ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="A repair that moves a whole mask's outline by no more than this share of it leaves it alone; default:"
+            " as the run's parent.",
+            min=0,
+            max=1,
+            show_default=False,
+        ),
+    ] = None,
     betti: Annotated[
         str | None,
         typer.Option(
@@ -519,7 +529,7 @@ def export(
     from .runs import export_run
     from .tidy import object_betti
 
-    given = {"speck_size": specks, "nibble_size": nibbles, "keep_holes": keep_holes}
+    given = {"speck_size": specks, "nibble_size": nibbles, "keep_holes": keep_holes, "tolerance": tolerance}
     rules: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}
     if betti is not None:
         rules["object_betti"] = object_betti(betti)

@@ -9,7 +9,7 @@ voxels of the region that are background or of that label; everything else stays
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
@@ -103,7 +103,8 @@ def stream(
         steps: updates; default the model's.
         label: a value of the mask, or "all": each in turn, none overwriting another.
         roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
-            inside is the same as without it.
+            inside is the same as without it, but that the model's tolerance holds for whole masks only: a change that
+            is slight beside the mask is made where a region asks for it.
         soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
         device: "auto", "cpu" or "cuda".
         patience: end early when the mask has not changed for this many steps, but not before step 16 (`EARLIEST`): the
@@ -326,7 +327,9 @@ def open_window(
     start = start[box].copy()  # so that the whole volume's can go
     free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
     inside = None if region is None else _inside(region, box)
-    return Window(box, pixels.part(box), start, free, inside, axis, low, device, metadata.tidying)
+    # who names a region says that something is wrong there, be it as small as the tolerance
+    rules = metadata.tidying if region is None else replace(metadata.tidying, tolerance=0.0)
+    return Window(box, pixels.part(box), start, free, inside, axis, low, device, rules)
 
 
 def _inside(region: Box, box: Box) -> Mask:

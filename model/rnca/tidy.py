@@ -1,14 +1,18 @@
-"""The last touch of a repair: noise of the rule is undone, what it left half done is done, and one object stays one."""
+"""The last touch of a repair: noise of the rule is undone, what it left half done is done, a right outline is left
+alone, and one object stays one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Literal
 
 import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .geometry import bounding_box, grow_box
+from .geometry import Box, bounding_box, grow_box
 from .topology import betti_numbers, label_foreground
 
 Mask = NDArray[np.bool_]
@@ -33,12 +37,14 @@ class Tidying:
         object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
             slice (`one_object`); None if nothing like that is known.
         keep_holes: whether holes, tunnels and cavities are the objects' own: filling a small one mends nothing.
+        tolerance: share of the voxels within which a mask's outline counts as right (`keep_outline`).
     """
 
     speck_size: int = 0
     nibble_size: int = 0
     object_betti: list[int] | None = None
     keep_holes: bool = False
+    tolerance: float = 0.0
 
     @property
     def reach(self) -> int:
@@ -47,7 +53,7 @@ class Tidying:
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.speck_size or self.nibble_size or self.object_betti)
+        return bool(self.speck_size or self.nibble_size or self.object_betti or self.tolerance)
 
 
 NOTHING = Tidying()
@@ -68,7 +74,7 @@ def object_betti(text: str) -> list[int] | None:
 
 
 def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> Mask:
-    """The mask after a repair, tidied: `without_specks`, then `one_object`; see there.
+    """The mask after a repair, tidied: `without_specks`, then `keep_outline`, then `one_object`; see there.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -78,6 +84,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> 
         (*S) bool; `after` itself if there is nothing to do.
     """
     out = without_specks(before, after, (rules.speck_size, rules.nibble_size), axis, rules.keep_holes)
+    if rules.tolerance:
+        out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes)
     return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
 
 
@@ -97,14 +105,49 @@ def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None
         (*S) bool, a new array.
     """
     if axis is not None:
-        pairs = zip(np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0), strict=True)
-        return np.moveaxis(np.stack([one_object(old, new, betti) for old, new in pairs]), 0, axis)
+        return _each_slice(partial(one_object, betti=betti), before, after, axis)
     pieces, count = label_foreground(after)
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax() if count else after
     mostly = 2 * np.count_nonzero(largest & before) >= np.count_nonzero(before)
     out = largest if mostly and betti_numbers(largest) == tuple(betti) else after
     lost = np.count_nonzero(out) < LEFT * np.count_nonzero(before)
     return (before if lost else out).copy()
+
+
+def keep_outline(
+    before: Mask, after: Mask, tolerance: float, axis: int | None = None, keep_holes: bool = False
+) -> Mask:
+    """The mask after a repair, with the outline before where that was hardly touched.
+
+    A mask that needs no repair is moved a little all the same, as two readers differ. If no change in one piece has
+    more than a share of the mask's voxels, and all that mend nothing (see `without_specks`) have no more together,
+    those that mend nothing are undone.
+
+    Args:
+        before, after: (*S) bool, 2-D or 3-D.
+        tolerance: the share, 0 to 1, of the voxels before.
+        axis: as for `tidy`; each slice is looked at alone.
+        keep_holes: as for `without_specks`.
+
+    Returns:
+        (*S) bool; `after` itself if all is kept.
+    """
+    if axis is not None:
+        rule = partial(keep_outline, tolerance=tolerance, keep_holes=keep_holes)
+        return _each_slice(rule, before, after, axis)
+    changes = bounding_box(before ^ after)
+    if changes is None:
+        return after
+    box, most, total = grow_box(changes, 1, before.shape), tolerance * np.count_nonzero(before), 0
+    out = after.copy()
+    old, new = before[box], out[box]
+    for around, piece, voxels in _changes(old, after[box]):
+        if voxels > most or _effect(old[around], piece, keep_holes) != "mends":
+            total += voxels
+            if total > most:
+                return after
+            new[around][piece] = old[around][piece]
+    return out
 
 
 def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = None, keep_holes: bool = False) -> Mask:
@@ -144,6 +187,12 @@ def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = N
     return out
 
 
+def _each_slice(rule: Callable[[Mask, Mask], Mask], before: Mask, after: Mask, axis: int) -> Mask:
+    """What a rule makes of a volume whose slices are masks of their own."""
+    pairs = zip(np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0), strict=True)
+    return np.moveaxis(np.stack([rule(old, new) for old, new in pairs]), 0, axis)
+
+
 def _touch_up(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool, whole: bool) -> None:
     """Do it in `after`; not `whole`: what looks small may be a section of something large."""
     _undo(before, after, sizes, keep_holes)
@@ -157,27 +206,35 @@ def _touch_up(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool, whole: 
 
 def _undo(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool) -> None:
     """Write the values before over specks and nibbles in `after`."""
+    for around, piece, voxels in _changes(before, after, max(sizes)):
+        effect = _effect(before[around], piece, keep_holes)
+        if effect != "mends" and voxels <= sizes[effect == "none"]:
+            after[around][piece] = before[around][piece]
+
+
+def _changes(before: Mask, after: Mask, most: float = inf) -> Iterator[tuple[Box, Mask, int]]:
+    """Each change in one piece of up to `most` voxels, the largest first of what was added, then of what was removed.
+
+    A box with a voxel around it, the piece in there, and its voxels.
+    """
     for changed in (after & ~before, before & ~after):
         if not changed.any():
             continue
         pieces, count = label_foreground(changed)
         voxels = np.bincount(pieces.ravel(), minlength=count + 1)
         boxes = scipy.ndimage.find_objects(pieces)
-        for number in np.flatnonzero(voxels[1:] <= max(sizes)) + 1:
+        for number in (number for number in 1 + np.argsort(-voxels[1:]) if voxels[number] <= most):
             around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[number - 1])
-            piece = pieces[around] == number
-            if voxels[number] <= _kept_above(before[around], piece, sizes, keep_holes):
-                after[around][piece] = before[around][piece]
+            yield around, pieces[around] == number, int(voxels[number])
 
 
-def _kept_above(before: Mask, change: Mask, sizes: Sizes, keep_holes: bool) -> int:
-    """The size up to which a change like this one is undone: 0 if it mends something."""
+def _effect(before: Mask, change: Mask, keep_holes: bool) -> Literal["mends", "breaks", "none"]:
+    """What a change does to the topology of the mask around it."""
     old, new = betti_numbers(before), betti_numbers(before ^ change)
     counted = slice(1) if keep_holes else slice(None)
     if any(n < o for o, n in zip(old[counted], new[counted], strict=True)):
-        return 0
-    specks, nibbles = sizes
-    return nibbles if old == new else specks
+        return "mends"
+    return "none" if old == new else "breaks"
 
 
 def _holes(mask: Mask) -> NDArray[np.int32]:

@@ -57,6 +57,7 @@ class Metadata:
     nibble_size: int = 0  # the same for changes at the border
     object_betti: list[int] | None = None  # of the one object that a mask, or each slice of a stack, holds
     keep_holes: bool = False  # whether small holes, tunnels and cavities are the objects' own
+    tolerance: float = 0.0  # share of a mask's voxels within which its outline counts as right and is left alone
     trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
     training: dict[str, Any] = field(default_factory=dict)  # settings and the command
     figures: dict[str, Any] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Metadata:
     @property
     def tidying(self) -> Tidying:
         """What is done after the last step, for `rnca.tidy`."""
-        return Tidying(self.speck_size, self.nibble_size, self.object_betti, self.keep_holes)
+        return Tidying(self.speck_size, self.nibble_size, self.object_betti, self.keep_holes, self.tolerance)
 
     @property
     def headline(self) -> str:
