@@ -91,7 +91,7 @@ RECIPES = {
         20.0,
         colour="green",
         start="vessel-2d",  # it was 1.0.0 then
-        tidying=Tidying(64, 0),
+        tidying=Tidying(64, 0, tolerance=0.035),
     ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
@@ -114,7 +114,7 @@ RECIPES = {
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
-        tidying=Tidying(32, 16),
+        tidying=Tidying(32, 16, tolerance=0.03),
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
@@ -140,7 +140,7 @@ RECIPES = {
         ),
         32.0,
         start="organ-2d-nc",  # it was 1.0.0 then
-        tidying=Tidying(32, 2),
+        tidying=Tidying(32, 2, tolerance=0.03),
     ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"
@@ -168,7 +168,7 @@ RECIPES = {
         16.0,
         (0.0,),
         start="myocardium-2d",  # it was 1.2.0 then
-        tidying=Tidying(2, 2, [1, 1]),
+        tidying=Tidying(2, 2, [1, 1], tolerance=0.03),
         gain=1.35,
     ),
     "organ-3d": Recipe(
@@ -190,7 +190,7 @@ RECIPES = {
         16.0,
         start="organ-2d",
         dims=3,
-        tidying=Tidying(32, 8),
+        tidying=Tidying(32, 8, tolerance=0.03),
     ),
     "organ-3d-nc": Recipe(
         "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes, also where they touch"
@@ -212,7 +212,7 @@ RECIPES = {
         ),
         16.0,
         start="organ-3d",
-        tidying=Tidying(32, 8),
+        tidying=Tidying(32, 8, tolerance=0.03),
         dims=3,
     ),
     "vessel-3d": Recipe(
@@ -239,7 +239,7 @@ RECIPES = {
         16.0,
         start="organ-3d",
         dims=3,
-        tidying=Tidying(32, 8),
+        tidying=Tidying(32, 8, tolerance=0.03),
     ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
@@ -251,6 +251,6 @@ RECIPES = {
         16.0,
         start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
-        tidying=Tidying(32, 8, keep_holes=True),
+        tidying=Tidying(32, 8, keep_holes=True, tolerance=0.03),
     ),
 }
