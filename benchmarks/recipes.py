@@ -91,7 +91,7 @@ RECIPES = {
         20.0,
         colour="green",
         start="vessel-2d",  # it was 1.0.0 then
-        tidying=Tidying(64, 0, tolerance=0.035),
+        tidying=Tidying(64, 0, tolerance=0.035, gap_size=1),
     ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"
@@ -225,7 +225,7 @@ RECIPES = {
         SPACE,
         16.0,
         start="vessel-2d",
-        tidying=Tidying(64, 8, keep_holes=True),
+        tidying=Tidying(64, 8, keep_holes=True, gap_size=2),
         dims=3,
     ),
     "general-3d": Recipe(
@@ -251,6 +251,6 @@ RECIPES = {
         16.0,
         start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
-        tidying=Tidying(32, 8, keep_holes=True, tolerance=0.03),
+        tidying=Tidying(32, 8, keep_holes=True, tolerance=0.03, gap_size=2),
     ),
 }

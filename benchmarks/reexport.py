@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--keep-holes", action=argparse.BooleanOptionalAction, default=None, help="the metadata's keep_holes"
     )
+    parser.add_argument("--gaps", type=int, help="the metadata's gap_size")
     parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
     parser.add_argument("--version", help="the metadata's version")
@@ -66,6 +67,7 @@ def main() -> None:
             "nibble_size": options.nibbles,
             "keep_holes": options.keep_holes,
             "tolerance": options.tolerance,
+            "gap_size": options.gaps,
             "version": options.version,
         }
         changes: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}

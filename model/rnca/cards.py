@@ -54,13 +54,15 @@ def _tidying(meta: Metadata) -> str:
     kinds = (("dots, pinholes and cuts", meta.speck_size), ("changes at the border", meta.nibble_size))
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
     kept = ", and so are fillings of holes" if meta.keep_holes else ""
-    undone = f"then {' and '.join(told)} are undone{kept}; " if told else ""
+    steps = [f"then {' and '.join(told)} are undone{kept}"] if told else []
     if meta.tolerance:
-        undone += f"an outline that would move by {meta.tolerance:.1%} of the mask or less is left alone; "
-    if not meta.object_betti:
-        return undone
-    numbers = ", ".join(map(str, meta.object_betti))
-    return f"{undone}of a whole object (Betti numbers {numbers}) other pieces are taken away; "
+        steps.append(f"an outline that would move by {meta.tolerance:.1%} of the mask or less is left alone")
+    if meta.gap_size:
+        steps.append(f"pieces with up to {meta.gap_size} voxels between them are joined")
+    if meta.object_betti:
+        numbers = ", ".join(map(str, meta.object_betti))
+        steps.append(f"of a whole object (Betti numbers {numbers}) other pieces are taken away")
+    return "".join(f"{step}; " for step in steps)
 
 
 def _words(spec: Mapping[str, Any]) -> str:

@@ -506,6 +506,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    gaps: Annotated[
+        int | None,
+        typer.Option(
+            help="Pieces with up to this many voxels between them are joined; default: as the run's parent.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -529,7 +537,13 @@ def export(
     from .runs import export_run
     from .tidy import object_betti
 
-    given = {"speck_size": specks, "nibble_size": nibbles, "keep_holes": keep_holes, "tolerance": tolerance}
+    given = {
+        "speck_size": specks,
+        "nibble_size": nibbles,
+        "keep_holes": keep_holes,
+        "gap_size": gaps,
+        "tolerance": tolerance,
+    }
     rules: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}
     if betti is not None:
         rules["object_betti"] = object_betti(betti)

@@ -58,6 +58,7 @@ class Metadata:
     object_betti: list[int] | None = None  # of the one object that a mask, or each slice of a stack, holds
     keep_holes: bool = False  # whether small holes, tunnels and cavities are the objects' own
     tolerance: float = 0.0  # share of a mask's voxels within which its outline counts as right and is left alone
+    gap_size: int = 0  # voxels: pieces that no more part are joined after the last step
     trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
     training: dict[str, Any] = field(default_factory=dict)  # settings and the command
     figures: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +67,9 @@ class Metadata:
     @property
     def tidying(self) -> Tidying:
         """What is done after the last step, for `rnca.tidy`."""
-        return Tidying(self.speck_size, self.nibble_size, self.object_betti, self.keep_holes, self.tolerance)
+        return Tidying(
+            self.speck_size, self.nibble_size, self.object_betti, self.keep_holes, self.tolerance, self.gap_size
+        )
 
     @property
     def headline(self) -> str:
