@@ -175,29 +175,30 @@ def join_pieces(before: Mask, after: Mask, gap: int, axis: int | None = None) ->
     if used is None or not (before ^ after).any():
         return after
     pieces, count = label_foreground(np.pad(after[used], gap + 1))
-    group, joined = np.arange(count + 1), pieces > 0
-    for one, other, ends in _near_pairs(pieces, gap):
-        if group[one] == group[other]:
-            continue
-        line = np.rint(np.linspace(ends[0], ends[1], gap + 2)).astype(int)
-        low, high = line.min(0) - 1, line.max(0) + 2
-        box = tuple(map(slice, low, high))
-        drawn = joined[box].copy()
-        drawn[tuple((line - low).T)] = True
-        old, new = betti_numbers(joined[box]), betti_numbers(drawn)
-        if all(n <= o for o, n in zip(old[1:], new[1:], strict=True)):
-            joined[box] = drawn
-            group[group == group[other]] = group[one]
+    group = np.arange(count + 1)  # of each piece
+    for one, ends in _near_pairs(pieces.copy(), gap):
+        places = np.rint(np.linspace(ends[0], ends[1], gap + 2)).astype(int)
+        low, high = places.min(0) - 1, places.max(0) + 2
+        around = pieces[tuple(map(slice, low, high))]
+        line = np.zeros(around.shape, bool)
+        line[tuple((places - low).T)] = True
+        touched = np.unique(
+            group[around[(around > 0) & scipy.ndimage.binary_dilation(line, np.ones((3,) * line.ndim))]]
+        )
+        old, new = betti_numbers(around > 0), betti_numbers((around > 0) | line)
+        # no way around it inside of the box (holes do not rise), nor outside (what it joins was apart everywhere)
+        if old[0] - new[0] == len(touched) - 1 > 0 and all(n <= o for o, n in zip(old[1:], new[1:], strict=True)):
+            around[line & (around == 0)] = one
+            group[np.isin(group, touched)] = touched[0]
     out = after.copy()
-    out[used] = joined[(slice(gap + 1, -gap - 1),) * after.ndim]
+    out[used] = pieces[(slice(gap + 1, -gap - 1),) * after.ndim] > 0
     return out
 
 
-def _near_pairs(pieces: NDArray[np.int32], gap: int) -> Iterator[tuple[int, int, NDArray[np.intp]]]:
-    """Pairs of numbered pieces with up to `gap` voxels between them, the nearest first.
+def _near_pairs(pieces: NDArray[np.int32], gap: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """For each two numbered pieces with up to `gap` voxels between them, the nearest first: one of them, and where.
 
-    The pieces keep `gap` + 1 voxels from the border of the array. With each pair come the two places, (2, axes), at
-    which it is nearest.
+    The pieces keep `gap` + 1 voxels from the border of the array. The places, (2, axes), are a voxel of each.
     """
     offsets = np.array(list(product(range(-gap - 1, gap + 2), repeat=pieces.ndim)))
     offsets = offsets[len(offsets) // 2 + 1 :]  # of two opposite ones the later
@@ -212,7 +213,7 @@ def _near_pairs(pieces: NDArray[np.int32], gap: int) -> Iterator[tuple[int, int,
         for (one, other), hit in zip(found.tolist(), hits[firsts], strict=True):
             if (one, other) not in seen:
                 seen.add((one, other))
-                yield one, other, np.stack(np.unravel_index([at[hit], there[hit]], pieces.shape), 1)
+                yield one, np.stack(np.unravel_index([at[hit], there[hit]], pieces.shape), 1)
 
 
 def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = None, keep_holes: bool = False) -> Mask:
