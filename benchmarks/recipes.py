@@ -225,7 +225,7 @@ RECIPES = {
         SPACE,
         16.0,
         start="vessel-2d",
-        tidying=Tidying(64, 8, keep_holes=True, gap_size=2),
+        tidying=Tidying(64, 8, keep_holes=True, tolerance=0.002, gap_size=2),
         dims=3,
     ),
     "general-3d": Recipe(

@@ -259,6 +259,9 @@ def test_pieces_that_few_pixels_part_are_joined_by_the_shortest_line(
     before, after = picture(drawing)
     assert (join_pieces(before, after, gap) == picture(expected or drawing)[1]).all()
     assert (join_pieces(after, after, gap) == after).all(), "the repair left it as it was"
+    share = 1 / before.sum()
+    assert (join_pieces(before, after, gap, share) == after).all(), "a pixel changed, and a pixel is the tolerance"
+    assert (join_pieces(before, after, gap, 0.9 * share) == join_pieces(before, after, gap)).all()
 
 
 def test_a_line_that_would_make_a_hole_is_not_drawn() -> None:
@@ -274,7 +277,7 @@ def test_pieces_of_a_slice_are_joined_within_it(axis: int) -> None:
     pair = [np.stack(masks, axis) for masks in ([apart, before], [apart, after])]
     whole = after.copy()
     whole[1] = True
-    assert (join_pieces(*pair, 1, axis) == np.stack([apart, whole], axis)).all()
+    assert (join_pieces(*pair, 1, axis=axis) == np.stack([apart, whole], axis)).all()
     rules = Tidying(gap_size=1)
     assert rules and (tidy(*pair, rules, axis) == np.stack([apart, whole], axis)).all()
 
