@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument(
         "--keep-holes", action=argparse.BooleanOptionalAction, default=None, help="the metadata's keep_holes"
     )
+    parser.add_argument("--bites", type=int, help="the metadata's bite_size")
     parser.add_argument("--gaps", type=int, help="the metadata's gap_size")
     parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
@@ -65,6 +66,7 @@ def main() -> None:
         given = {
             "speck_size": options.specks,
             "nibble_size": options.nibbles,
+            "bite_size": options.bites,
             "keep_holes": options.keep_holes,
             "tolerance": options.tolerance,
             "gap_size": options.gaps,

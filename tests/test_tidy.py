@@ -32,8 +32,8 @@ def picture(text: str) -> tuple[Mask, Mask]:
 )
 def test_a_small_change_that_breaks_something_is_a_speck(name: str, drawing: str) -> None:
     before, after = picture(drawing)
-    assert (without_specks(before, after, (1, 0)) == before).all()
-    assert (without_specks(before, after, (0, 9)) == after).all()
+    assert (without_specks(before, after, Tidying(1, 0)) == before).all()
+    assert (without_specks(before, after, Tidying(0, 9)) == after).all()
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,14 @@ def test_a_small_change_that_breaks_something_is_a_speck(name: str, drawing: str
 )
 def test_a_small_change_that_breaks_and_mends_nothing_is_a_nibble(name: str, drawing: str) -> None:
     before, after = picture(drawing)
-    assert (without_specks(before, after, (0, 1)) == before).all()
-    assert (without_specks(before, after, (5, 0)) == after).all()
+    assert (without_specks(before, after, Tidying(0, 1)) == before).all()
+    assert (without_specks(before, after, Tidying(5, 0)) == after).all()
+
+
+def test_a_nibble_that_takes_something_away_is_a_bite() -> None:
+    before, after = picture("+.....\n######\n##-###")
+    assert (without_specks(before, after, Tidying(bite_size=1)) == picture("+.....\n######\n######")[1]).all()
+    assert (without_specks(before, after, Tidying(0, 1)) == before).all()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def test_a_small_change_that_breaks_and_mends_nothing_is_a_nibble(name: str, dra
 )
 def test_a_small_change_that_mends_something_is_kept(name: str, drawing: str) -> None:
     before, after = picture(drawing)
-    assert (without_specks(before, after, (5, 5)) == after).all()
+    assert (without_specks(before, after, Tidying(5, 5)) == after).all()
 
 
 @pytest.mark.parametrize(
@@ -74,43 +80,43 @@ def test_a_small_change_that_mends_something_is_kept(name: str, drawing: str) ->
 )
 def test_small_things_on_their_way_out_go_wholly(name: str, drawing: str, size: int) -> None:
     before, after = picture(drawing)
-    out = without_specks(before, after, (size, 0))
+    out = without_specks(before, after, Tidying(size, 0))
     assert betti_numbers(out) == (1, 0)
     assert ndimage.label(out ^ after, np.ones((3, 3)))[1] == 1 and np.count_nonzero(out ^ after) == size
-    assert (without_specks(before, after, (size - 1, 0)) == after).all()
+    assert (without_specks(before, after, Tidying(size - 1, 0)) == after).all()
 
 
 def test_a_small_piece_stays_that_lost_little_and_a_hole_that_reaches_the_border() -> None:
     before, after = picture("...........\n####.......\n####.......\n####.......\n###-.......\n...........\n###########")
-    assert (without_specks(before, after, (15, 0)) == after).all()
+    assert (without_specks(before, after, Tidying(15, 0)) == after).all()
     before, after = picture("#+..##\n#+..##\n######")
-    assert (without_specks(before, after, (4, 0)) == after).all()
+    assert (without_specks(before, after, Tidying(4, 0)) == after).all()
 
 
 def test_in_slices_no_piece_is_a_remnant_but_holes_are() -> None:
     before, after = picture("########\n#++..###\n########\n........\n.--##...")
     pair = [np.stack([mask, mask]) for mask in (before, after)]
     wanted = picture("########\n########\n########\n........\n.--##...")[1]
-    assert (without_specks(*pair, (2, 0), 0) == wanted).all()
+    assert (without_specks(*pair, Tidying(2, 0), 0) == wanted).all()
 
 
 def test_only_pieces_up_to_the_size_are_specks_diagonals_counted() -> None:
     before, after = picture("++....\n..+...\n......\n.....+\n######")
-    assert (without_specks(before, after, (2, 2)) == picture("++....\n..+...\n......\n......\n######")[1]).all()
-    assert (without_specks(before, after, (3, 3)) == before).all()
+    assert (without_specks(before, after, Tidying(2, 2)) == picture("++....\n..+...\n......\n......\n######")[1]).all()
+    assert (without_specks(before, after, Tidying(3, 3)) == before).all()
 
 
 def test_added_and_removed_pixels_beside_each_other_are_two_changes() -> None:
     before, after = picture("..+...\n##-###\n######")
-    assert (without_specks(before, after, (1, 1)) == before).all()
+    assert (without_specks(before, after, Tidying(1, 1)) == before).all()
 
 
 def test_where_holes_are_the_objects_own_filling_one_is_a_speck() -> None:
     ring, gap, hole = (picture(drawing) for drawing in ("##.##\n##+##", "#####\n##+##\n#####", "###\n#+#\n###"))
     for before, after in (gap, hole):
-        assert (without_specks(before, after, (5, 5), keep_holes=True) == before).all()
-        assert (without_specks(before, after, (0, 5), keep_holes=True) == after).all()
-    assert (without_specks(*ring, (5, 5), keep_holes=True) == ring[1]).all(), "pieces are joined"
+        assert (without_specks(before, after, Tidying(5, 5, keep_holes=True)) == before).all()
+        assert (without_specks(before, after, Tidying(0, 5, keep_holes=True)) == after).all()
+    assert (without_specks(*ring, Tidying(5, 5, keep_holes=True)) == ring[1]).all(), "pieces are joined"
     assert (tidy(*hole, Tidying(5, 5, keep_holes=True)) == hole[0]).all()
     assert (tidy(*hole, Tidying(5, 5)) == hole[1]).all()
 
@@ -119,11 +125,11 @@ def test_in_volumes_tunnels_are_filled_and_cavities_are_not_made() -> None:
     block = np.ones((5, 5, 5), bool)
     tunnel = block.copy()
     tunnel[:, 2, 2] = False
-    assert (without_specks(tunnel, block, (5, 5)) == block).all()
+    assert (without_specks(tunnel, block, Tidying(5, 5)) == block).all()
     cavity = block.copy()
     cavity[2, 2, 2] = False
-    assert (without_specks(block, cavity, (1, 1)) == block).all()
-    assert (without_specks(cavity, block, (1, 1)) == block).all()
+    assert (without_specks(block, cavity, Tidying(1, 1)) == block).all()
+    assert (without_specks(cavity, block, Tidying(1, 1)) == block).all()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -135,8 +141,8 @@ def test_slices_are_looked_at_alone(axis: int) -> None:
     column = [slice(1, 2)] * 3
     column[axis] = slice(0, 3)
     after[tuple(column)] = True
-    assert (without_specks(before, after, (1, 1), axis) == before).all()
-    assert (without_specks(before, after, (1, 1)) == after).all()
+    assert (without_specks(before, after, Tidying(1, 1), axis) == before).all()
+    assert (without_specks(before, after, Tidying(1, 1)) == after).all()
 
 
 masks = st.builds(
@@ -147,7 +153,7 @@ masks = st.builds(
 )
 
 
-def slow(before: Mask, after: Mask, sizes: tuple[int, int], keep_holes: bool) -> Mask:
+def slow(before: Mask, after: Mask, rules: Tidying) -> Mask:
     """The definition, on whole arrays."""
     full, faces = np.ones((3,) * before.ndim), ndimage.generate_binary_structure(before.ndim, 1)
     out = after.copy()
@@ -156,34 +162,39 @@ def slow(before: Mask, after: Mask, sizes: tuple[int, int], keep_holes: bool) ->
         for piece in (pieces == number for number in range(1, count + 1)):
             around = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in np.nonzero(piece))
             old, new = (betti_numbers(mask[around]) for mask in (before, before ^ piece))
-            mends = new[0] < old[0] or (not keep_holes and any(n < o for o, n in zip(old, new, strict=True)))
-            if not mends and piece.sum() <= sizes[1 if old == new else 0]:
+            mends = new[0] < old[0] or (not rules.keep_holes and any(n < o for o, n in zip(old, new, strict=True)))
+            nibbles = max(rules.nibble_size, rules.bite_size) if before[piece].all() else rules.nibble_size
+            if not mends and piece.sum() <= (nibbles if old == new else rules.speck_size):
                 out[piece] = before[piece]
     pieces, count = ndimage.label(out, full)
     taken = before & ~out
     for piece in (pieces == number for number in range(1, count + 1)):
         lost = (ndimage.binary_dilation(piece, full) & taken).sum()
-        if piece.sum() <= sizes[0] and lost > 0 and 10 * lost >= piece.sum():
+        if piece.sum() <= rules.speck_size and lost > 0 and 10 * lost >= piece.sum():
             out = out & ~piece
     added = out & ~before
     holes, count = ndimage.label(np.pad(~out, 1, constant_values=True))
     for number in range(1, count + 1):
         hole = (holes == number)[(slice(1, -1),) * out.ndim]
         lost = (ndimage.binary_dilation(hole, faces) & added).sum()
-        if number != holes.flat[0] and hole.sum() <= sizes[0] and lost > 0 and 10 * lost >= hole.sum():
+        if number != holes.flat[0] and hole.sum() <= rules.speck_size and lost > 0 and 10 * lost >= hole.sum():
             out = out | hole
     return out
 
 
-@given(masks, st.tuples(st.integers(0, 12), st.integers(0, 6)), st.floats(0.02, 0.5), st.booleans())
+some_rules = st.builds(
+    Tidying, st.integers(0, 12), st.integers(0, 6), keep_holes=st.booleans(), bite_size=st.integers(0, 6)
+)
+
+
+@given(masks, some_rules, st.floats(0.02, 0.5))
 def test_what_is_kept_of_a_repair_is_what_the_definition_says_of_the_whole_array(
-    pair: list[Mask], sizes: tuple[int, int], share: float, keep_holes: bool
+    pair: list[Mask], rules: Tidying, share: float
 ) -> None:
     before, noise = pair
     after = np.where(np.random.default_rng(0).random(before.shape) < share, noise, before)
-    kept = without_specks(before, after, sizes, keep_holes=keep_holes)
-    assert (kept == slow(before, after, sizes, keep_holes)).all()
-    assert (without_specks(before, before, sizes) == before).all()
+    assert (without_specks(before, after, rules) == slow(before, after, rules)).all()
+    assert (without_specks(before, before, rules) == before).all()
 
 
 @pytest.mark.parametrize(

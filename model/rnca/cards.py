@@ -51,7 +51,11 @@ def parse_source(text: str) -> dict[str, str]:
 
 def _tidying(meta: Metadata) -> str:
     """What the card says about the end of a repair."""
-    kinds = (("dots, pinholes and cuts", meta.speck_size), ("changes at the border", meta.nibble_size))
+    kinds = (
+        ("dots, pinholes and cuts", meta.speck_size),
+        ("changes at the border", meta.nibble_size),
+        ("bites", meta.bite_size),
+    )
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
     kept = ", and so are fillings of holes" if meta.keep_holes else ""
     steps = [f"then {' and '.join(told)} are undone{kept}"] if told else []

@@ -498,6 +498,14 @@ def export(
             show_default=False,
         ),
     ] = None,
+    bites: Annotated[
+        int | None,
+        typer.Option(
+            help="The same for those that take something away alone; default: as the run's parent.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
     keep_holes: Annotated[
         bool | None,
         typer.Option(
@@ -540,6 +548,7 @@ def export(
     given = {
         "speck_size": specks,
         "nibble_size": nibbles,
+        "bite_size": bites,
         "keep_holes": keep_holes,
         "gap_size": gaps,
         "tolerance": tolerance,

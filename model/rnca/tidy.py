@@ -18,9 +18,6 @@ from .topology import betti_numbers, label_foreground
 
 Mask = NDArray[np.bool_]
 
-Sizes = tuple[int, int]
-"""Voxels up to which specks and remnants, and up to which nibbles are not kept; (0, 0) keeps all."""
-
 LOST = 0.1
 """A remnant lost at least this share of what is left of it: a border voxel fewer takes no piece away."""
 
@@ -35,6 +32,7 @@ class Tidying:
     Attributes:
         speck_size: voxels up to which specks are undone and remnants completed (`without_specks`).
         nibble_size: voxels up to which nibbles are undone.
+        bite_size: the same for those nibbles alone that take something away.
         object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
             slice (`one_object`); None if nothing like that is known.
         keep_holes: whether holes, tunnels and cavities are the objects' own: filling a small one mends nothing.
@@ -48,15 +46,21 @@ class Tidying:
     keep_holes: bool = False
     tolerance: float = 0.0
     gap_size: int = 0
+    bite_size: int = 0
 
     @property
     def reach(self) -> int:
         """Voxels from a change within which its surroundings decide about it, but for the object's."""
-        return 2 * (max(self.speck_size, self.nibble_size) + 1)
+        return 2 * (self.largest + 1)
+
+    @property
+    def largest(self) -> int:
+        """Voxels of the largest change that is looked at alone."""
+        return max(self.speck_size, self.nibble_size, self.bite_size)
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return any((self.speck_size, self.nibble_size, self.object_betti, self.tolerance, self.gap_size))
+        return any((self.largest, self.object_betti, self.tolerance, self.gap_size))
 
 
 NOTHING = Tidying()
@@ -86,7 +90,7 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> 
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
     """
-    out = without_specks(before, after, (rules.speck_size, rules.nibble_size), axis, rules.keep_holes)
+    out = without_specks(before, after, rules, axis)
     if rules.tolerance:
         out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes)
     if rules.gap_size:
@@ -218,13 +222,14 @@ def _near_pairs(pieces: NDArray[np.int32], gap: int) -> Iterator[tuple[int, NDAr
                 yield one, np.stack(np.unravel_index([at[hit], there[hit]], pieces.shape), 1)
 
 
-def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = None, keep_holes: bool = False) -> Mask:
+def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> Mask:
     """The mask after a repair, less its specks, nibbles and remnants.
 
     Looked at is each change in one piece (pixels that were added, or that were removed; 8- or 26-connected), as if it
     were made alone, and the Betti numbers of the mask within a voxel around it. If one falls, it mends something: it
     joins pieces, takes a whole one away, or fills a hole or a tunnel. If none falls and one rises, it is a speck: a dot
-    beside the mask, a pinhole in it, a cut. If all stay, it is a nibble at the border.
+    beside the mask, a pinhole in it, a cut. If all stay, it is a nibble at the border. Each kind is undone up to its
+    size; with `keep_holes` only the number of pieces counts as mending, and filling a hole or a tunnel is a speck.
 
     Then remnants, of a speck's size: a piece that voxels were taken from, and a hole or cavity (background, 4- or
     6-connected, that does not reach the border of the array) that voxels were added to, if those are a tenth of it or
@@ -233,25 +238,24 @@ def without_specks(before: Mask, after: Mask, sizes: Sizes, axis: int | None = N
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
-        sizes: up to how many voxels specks and remnants, and up to how many nibbles.
+        rules: the sizes, and `keep_holes`; the others are not looked at.
         axis: of a volume that was repaired slice by slice, the axis from slice to slice; each is looked at alone, and
             no piece is a remnant, as it may be a section of a larger one.
-        keep_holes: only the first number counts as mending; filling a hole or a tunnel is a speck.
 
     Returns:
         (*S) bool; `after` itself if nothing changed or all is kept.
     """
-    changes = bounding_box(before ^ after) if any(sizes) else None
+    changes = bounding_box(before ^ after) if rules.largest else None
     if changes is None:
         return after
-    box = grow_box(changes, max(sizes) + 1, before.shape)  # so far a remnant that touches a change can reach
+    box = grow_box(changes, rules.largest + 1, before.shape)  # so far a remnant that touches a change can reach
     out = after.copy()
     old, new = before[box], out[box]
     if axis is None:
-        _touch_up(old, new, sizes, keep_holes, whole=True)
+        _touch_up(old, new, rules, whole=True)
     else:
         for old_slice, new_slice in zip(np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0), strict=True):
-            _touch_up(old_slice, new_slice, sizes, keep_holes, whole=False)
+            _touch_up(old_slice, new_slice, rules, whole=False)
     return out
 
 
@@ -261,22 +265,24 @@ def _each_slice(rule: Callable[[Mask, Mask], Mask], before: Mask, after: Mask, a
     return np.moveaxis(np.stack([rule(old, new) for old, new in pairs]), 0, axis)
 
 
-def _touch_up(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool, whole: bool) -> None:
+def _touch_up(before: Mask, after: Mask, rules: Tidying, whole: bool) -> None:
     """Do it in `after`; not `whole`: what looks small may be a section of something large."""
-    _undo(before, after, sizes, keep_holes)
-    taken = before & ~after
-    if whole and sizes[0] and taken.any():
-        _complete(label_foreground(after)[0], taken, np.ones((3,) * after.ndim), sizes[0], after)
+    _undo(before, after, rules)
+    size, taken = rules.speck_size, before & ~after
+    if whole and size and taken.any():
+        _complete(label_foreground(after)[0], taken, np.ones((3,) * after.ndim), size, after)
     added = after & ~before
-    if sizes[0] and added.any():
-        _complete(_holes(after), added, None, sizes[0], after)
+    if size and added.any():
+        _complete(_holes(after), added, None, size, after)
 
 
-def _undo(before: Mask, after: Mask, sizes: Sizes, keep_holes: bool) -> None:
+def _undo(before: Mask, after: Mask, rules: Tidying) -> None:
     """Write the values before over specks and nibbles in `after`."""
-    for around, piece, voxels in _changes(before, after, max(sizes)):
-        effect = _effect(before[around], piece, keep_holes)
-        if effect != "mends" and voxels <= sizes[effect == "none"]:
+    for around, piece, voxels in _changes(before, after, rules.largest):
+        taken = before[around][piece][0]
+        nibbles = max(rules.nibble_size, rules.bite_size) if taken else rules.nibble_size
+        sizes = {"mends": 0, "breaks": rules.speck_size, "none": nibbles}
+        if voxels <= sizes[_effect(before[around], piece, rules.keep_holes)]:
             after[around][piece] = before[around][piece]
 
 

@@ -55,6 +55,7 @@ class Metadata:
     steps: int = 64
     speck_size: int = 0  # voxels: dots, pinholes and cuts up to this size are undone after the last step
     nibble_size: int = 0  # the same for changes at the border
+    bite_size: int = 0  # the same for those that take something away
     object_betti: list[int] | None = None  # of the one object that a mask, or each slice of a stack, holds
     keep_holes: bool = False  # whether small holes, tunnels and cavities are the objects' own
     tolerance: float = 0.0  # share of a mask's voxels within which its outline counts as right and is left alone
@@ -67,9 +68,7 @@ class Metadata:
     @property
     def tidying(self) -> Tidying:
         """What is done after the last step, for `rnca.tidy`."""
-        return Tidying(
-            self.speck_size, self.nibble_size, self.object_betti, self.keep_holes, self.tolerance, self.gap_size
-        )
+        return Tidying(**{entry.name: getattr(self, entry.name) for entry in fields(Tidying)})
 
     @property
     def headline(self) -> str:
