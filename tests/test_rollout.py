@@ -140,7 +140,7 @@ def test_the_last_step_tidies_and_tells_so(dims: int, options: dict[str, Any]) -
     raw = list(stream(noise(*shape), mask, model_of(random_net(5, dims)), 4, **options))
     last = np.asarray(steps[-1].mask) > 0
     if options in ({}, {"soft": True}):
-        np.testing.assert_array_equal(last, without_specks(mask > 0, np.asarray(raw[-1].mask) > 0, (5, 3)))
+        np.testing.assert_array_equal(last, without_specks(mask > 0, np.asarray(raw[-1].mask) > 0, Tidying(5, 3)))
     assert (last != (np.asarray(raw[-1].mask) > 0)).any()
     masks = [mask, *[np.asarray(step.mask) for step in steps]]
     for step, (before, after) in zip(steps, pairwise(masks), strict=True):
@@ -153,7 +153,7 @@ def test_the_last_step_tidies_and_tells_so(dims: int, options: dict[str, Any]) -
 def test_slices_are_tidied_one_by_one() -> None:
     image, mask = noise(5, 31, 27), spots((5, 31, 27), share=0.2)
     raw, tidied = (refine(image, mask, model_of(random_net(5), speck_size=n, nibble_size=n), 4).mask for n in (0, 3))
-    np.testing.assert_array_equal(tidied, without_specks(mask, np.asarray(raw), (3, 3), axis=0))
+    np.testing.assert_array_equal(tidied, without_specks(mask, np.asarray(raw), Tidying(3, 3), axis=0))
 
 
 def test_a_rollout_that_came_to_rest_tidies_too() -> None:

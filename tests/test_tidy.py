@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rnca.errors import InputError
-from rnca.tidy import Tidying, join_pieces, keep_outline, object_betti, one_object, tidy, without_specks
+from rnca.tidy import Tidying, join_pieces, keep_outline, object_betti, one_object, tidy, without_bites, without_specks
 from rnca.topology import betti_numbers
 
 Mask = NDArray[np.bool_]
@@ -51,8 +51,22 @@ def test_a_small_change_that_breaks_and_mends_nothing_is_a_nibble(name: str, dra
 
 def test_a_nibble_that_takes_something_away_is_a_bite() -> None:
     before, after = picture("+.....\n######\n##-###")
-    assert (without_specks(before, after, Tidying(bite_size=1)) == picture("+.....\n######\n######")[1]).all()
+    assert (tidy(before, after, Tidying(bite_size=1)) == picture("+.....\n######\n######")[1]).all()
     assert (without_specks(before, after, Tidying(0, 1)) == before).all()
+    stack = [np.stack([mask, mask]) for mask in (before, after)]
+    assert (without_bites(*stack, 1, axis=0) == without_bites(before, after, 1)).all()
+    assert (without_bites(*stack, 1) == stack[1]).all(), "of two voxels"
+
+
+def test_bites_of_an_island_on_its_way_out_go_with_it() -> None:
+    before, after = picture("#####\n.....\n-##-.")
+    assert not tidy(before, after, Tidying(2, 0, bite_size=1))[2].any()
+
+
+def test_a_cut_and_an_island_taken_away_are_no_bites() -> None:
+    for drawing in ("##-##", "##\n..\n-."):
+        before, after = picture(drawing)
+        assert (without_bites(before, after, 5) == after).all()
 
 
 @pytest.mark.parametrize(
@@ -163,8 +177,7 @@ def slow(before: Mask, after: Mask, rules: Tidying) -> Mask:
             around = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in np.nonzero(piece))
             old, new = (betti_numbers(mask[around]) for mask in (before, before ^ piece))
             mends = new[0] < old[0] or (not rules.keep_holes and any(n < o for o, n in zip(old, new, strict=True)))
-            nibbles = max(rules.nibble_size, rules.bite_size) if before[piece].all() else rules.nibble_size
-            if not mends and piece.sum() <= (nibbles if old == new else rules.speck_size):
+            if not mends and piece.sum() <= (rules.nibble_size if old == new else rules.speck_size):
                 out[piece] = before[piece]
     pieces, count = ndimage.label(out, full)
     taken = before & ~out
@@ -182,9 +195,7 @@ def slow(before: Mask, after: Mask, rules: Tidying) -> Mask:
     return out
 
 
-some_rules = st.builds(
-    Tidying, st.integers(0, 12), st.integers(0, 6), keep_holes=st.booleans(), bite_size=st.integers(0, 6)
-)
+some_rules = st.builds(Tidying, st.integers(0, 12), st.integers(0, 6), keep_holes=st.booleans())
 
 
 @given(masks, some_rules, st.floats(0.02, 0.5))

@@ -32,7 +32,7 @@ class Tidying:
     Attributes:
         speck_size: voxels up to which specks are undone and remnants completed (`without_specks`).
         nibble_size: voxels up to which nibbles are undone.
-        bite_size: the same for those nibbles alone that take something away.
+        bite_size: voxels up to which nibbles that take something away are undone in the end (`without_bites`).
         object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
             slice (`one_object`); None if nothing like that is known.
         keep_holes: whether holes, tunnels and cavities are the objects' own: filling a small one mends nothing.
@@ -51,16 +51,16 @@ class Tidying:
     @property
     def reach(self) -> int:
         """Voxels from a change within which its surroundings decide about it, but for the object's."""
-        return 2 * (self.largest + 1)
+        return 2 * (max(self.largest, self.bite_size) + 1)
 
     @property
     def largest(self) -> int:
-        """Voxels of the largest change that is looked at alone."""
-        return max(self.speck_size, self.nibble_size, self.bite_size)
+        """Voxels of the largest speck or nibble."""
+        return max(self.speck_size, self.nibble_size)
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return any((self.largest, self.object_betti, self.tolerance, self.gap_size))
+        return any((self.largest, self.object_betti, self.tolerance, self.gap_size, self.bite_size))
 
 
 NOTHING = Tidying()
@@ -81,7 +81,7 @@ def object_betti(text: str) -> list[int] | None:
 
 
 def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> Mask:
-    """The mask after a repair, tidied: `without_specks`, `keep_outline`, `join_pieces`, then `one_object`; see there.
+    """The mask after a repair, tidied: `without_specks`, `keep_outline`, `join_pieces`, `without_bites`, `one_object`.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -95,6 +95,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> 
         out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes)
     if rules.gap_size:
         out = join_pieces(before, out, rules.gap_size, rules.tolerance, axis)
+    if rules.bite_size:
+        out = without_bites(before, out, rules.bite_size, axis)
     return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
 
 
@@ -222,6 +224,29 @@ def _near_pairs(pieces: NDArray[np.int32], gap: int) -> Iterator[tuple[int, NDAr
                 yield one, np.stack(np.unravel_index([at[hit], there[hit]], pieces.shape), 1)
 
 
+def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None) -> Mask:
+    """The mask after a repair, less the small bites that it took out of the border.
+
+    A bite is a nibble (see `without_specks`) of voxels that were removed. This comes after all else that looks at what
+    was removed: of an island on its way out the bites are the beginning.
+
+    Args:
+        before, after: (*S) bool, 2-D or 3-D.
+        size: voxels of a bite, at most.
+        axis: as for `tidy`; each slice is looked at alone.
+
+    Returns:
+        (*S) bool, a new array.
+    """
+    if axis is not None:
+        return _each_slice(partial(without_bites, size=size), before, after, axis)
+    out = after.copy()
+    for around, piece, _ in _changes(before, before & after, size):
+        if _effect(before[around], piece, keep_holes=False) == "none":
+            out[around][piece] = True
+    return out
+
+
 def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> Mask:
     """The mask after a repair, less its specks, nibbles and remnants.
 
@@ -279,9 +304,7 @@ def _touch_up(before: Mask, after: Mask, rules: Tidying, whole: bool) -> None:
 def _undo(before: Mask, after: Mask, rules: Tidying) -> None:
     """Write the values before over specks and nibbles in `after`."""
     for around, piece, voxels in _changes(before, after, rules.largest):
-        taken = before[around][piece][0]
-        nibbles = max(rules.nibble_size, rules.bite_size) if taken else rules.nibble_size
-        sizes = {"mends": 0, "breaks": rules.speck_size, "none": nibbles}
+        sizes = {"mends": 0, "breaks": rules.speck_size, "none": rules.nibble_size}
         if voxels <= sizes[_effect(before[around], piece, rules.keep_holes)]:
             after[around][piece] = before[around][piece]
 
