@@ -212,7 +212,7 @@ RECIPES = {
         ),
         16.0,
         start="organ-3d",
-        tidying=Tidying(32, 8, tolerance=0.03),
+        tidying=Tidying(32, 8, tolerance=0.01),
         dims=3,
     ),
     "vessel-3d": Recipe(

@@ -17,6 +17,7 @@ from .geometry import Box, bounding_box, grow_box
 from .topology import betti_numbers, label_foreground
 
 Mask = NDArray[np.bool_]
+Labels = NDArray[np.int32]
 
 LOST = 0.1
 """A remnant lost at least this share of what is left of it: a border voxel fewer takes no piece away."""
@@ -35,7 +36,8 @@ class Tidying:
         bite_size: voxels up to which nibbles that take something away are undone in the end (`without_bites`).
         object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
             slice (`one_object`); None if nothing like that is known.
-        keep_holes: whether holes, tunnels and cavities are the objects' own: filling a small one mends nothing.
+        keep_holes: whether holes, tunnels and cavities are the objects' own: filling a small one mends nothing, and
+            closing a loop does not either.
         tolerance: share of the voxels within which a mask's outline counts as right (`keep_outline`).
         gap_size: voxels between pieces up to which they are joined, if there was something to repair (`join_pieces`).
     """
@@ -150,10 +152,10 @@ def keep_outline(
     if changes is None:
         return after
     box, most, total = grow_box(changes, 1, before.shape), tolerance * np.count_nonzero(before), 0
-    out = after.copy()
+    out, marked = after.copy(), _numbered(before)[box] if keep_holes else None
     old, new = before[box], out[box]
     for around, piece, voxels in _changes(old, after[box]):
-        if voxels > most or _effect(old[around], piece, keep_holes) != "mends":
+        if voxels > most or _effect(old, piece, around, marked) != "mends":
             total += voxels
             if total > most:
                 return after
@@ -203,7 +205,7 @@ def join_pieces(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axi
     return out
 
 
-def _near_pairs(pieces: NDArray[np.int32], gap: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
+def _near_pairs(pieces: Labels, gap: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
     """For each two numbered pieces with up to `gap` voxels between them, the nearest first: one of them, and where.
 
     The pieces keep `gap` + 1 voxels from the border of the array. The places, (2, axes), are a voxel of each.
@@ -242,7 +244,7 @@ def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None)
         return _each_slice(partial(without_bites, size=size), before, after, axis)
     out = after.copy()
     for around, piece, _ in _changes(before, before & after, size):
-        if _effect(before[around], piece, keep_holes=False) == "none":
+        if _effect(before, piece, around) == "none":
             out[around][piece] = True
     return out
 
@@ -254,7 +256,8 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
     were made alone, and the Betti numbers of the mask within a voxel around it. If one falls, it mends something: it
     joins pieces, takes a whole one away, or fills a hole or a tunnel. If none falls and one rises, it is a speck: a dot
     beside the mask, a pinhole in it, a cut. If all stay, it is a nibble at the border. Each kind is undone up to its
-    size; with `keep_holes` only the number of pieces counts as mending, and filling a hole or a tunnel is a speck.
+    size; with `keep_holes` only joining pieces that hang together nowhere and taking one away mends: filling a hole or
+    a tunnel is a speck, and so is closing a loop.
 
     Then remnants, of a speck's size: a piece that voxels were taken from, and a hole or cavity (background, 4- or
     6-connected, that does not reach the border of the array) that voxels were added to, if those are a tenth of it or
@@ -275,12 +278,14 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
         return after
     box = grow_box(changes, rules.largest + 1, before.shape)  # so far a remnant that touches a change can reach
     out = after.copy()
-    old, new = before[box], out[box]
+    old, new, pieces = before[box], out[box], _numbered(before, axis)[box] if rules.keep_holes else None
     if axis is None:
-        _touch_up(old, new, rules, whole=True)
+        _touch_up(old, new, rules, pieces, whole=True)
     else:
-        for old_slice, new_slice in zip(np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0), strict=True):
-            _touch_up(old_slice, new_slice, rules, whole=False)
+        for number in range(old.shape[axis]):
+            old_slice, new_slice = (np.moveaxis(part, axis, 0)[number] for part in (old, new))
+            numbers = None if pieces is None else np.moveaxis(pieces, axis, 0)[number]
+            _touch_up(old_slice, new_slice, rules, numbers, whole=False)
     return out
 
 
@@ -290,9 +295,16 @@ def _each_slice(rule: Callable[[Mask, Mask], Mask], before: Mask, after: Mask, a
     return np.moveaxis(np.stack([rule(old, new) for old, new in pairs]), 0, axis)
 
 
-def _touch_up(before: Mask, after: Mask, rules: Tidying, whole: bool) -> None:
-    """Do it in `after`; not `whole`: what looks small may be a section of something large."""
-    _undo(before, after, rules)
+def _numbered(mask: Mask, axis: int | None = None) -> Labels:
+    """The pieces of a mask, or those of each slice, numbered from 1."""
+    if axis is None:
+        return label_foreground(mask)[0]
+    return np.moveaxis(np.stack([label_foreground(part)[0] for part in np.moveaxis(mask, axis, 0)]), 0, axis)
+
+
+def _touch_up(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None, *, whole: bool) -> None:
+    """Do it in `after`; not `whole`: what looks small may be a section of something large; `pieces`: see `_effect`."""
+    _undo(before, after, rules, pieces)
     size, taken = rules.speck_size, before & ~after
     if whole and size and taken.any():
         _complete(label_foreground(after)[0], taken, np.ones((3,) * after.ndim), size, after)
@@ -301,11 +313,11 @@ def _touch_up(before: Mask, after: Mask, rules: Tidying, whole: bool) -> None:
         _complete(_holes(after), added, None, size, after)
 
 
-def _undo(before: Mask, after: Mask, rules: Tidying) -> None:
+def _undo(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None) -> None:
     """Write the values before over specks and nibbles in `after`."""
     for around, piece, voxels in _changes(before, after, rules.largest):
         sizes = {"mends": 0, "breaks": rules.speck_size, "none": rules.nibble_size}
-        if voxels <= sizes[_effect(before[around], piece, rules.keep_holes)]:
+        if voxels <= sizes[_effect(before, piece, around, pieces)]:
             after[around][piece] = before[around][piece]
 
 
@@ -325,16 +337,28 @@ def _changes(before: Mask, after: Mask, most: float = inf) -> Iterator[tuple[Box
             yield around, pieces[around] == number, int(voxels[number])
 
 
-def _effect(before: Mask, change: Mask, keep_holes: bool) -> Literal["mends", "breaks", "none"]:
-    """What a change does to the topology of the mask around it."""
-    old, new = betti_numbers(before), betti_numbers(before ^ change)
-    counted = slice(1) if keep_holes else slice(None)
-    if any(n < o for o, n in zip(old[counted], new[counted], strict=True)):
+def _effect(
+    before: Mask, change: Mask, around: Box, pieces: Labels | None = None
+) -> Literal["mends", "breaks", "none"]:
+    """What a change, (*around), does to the topology of the mask around it.
+
+    Given the numbers of all pieces of the mask before, only they count as mended, and what hangs together elsewhere is
+    one: joining its parts closes a loop.
+    """
+    old, new = betti_numbers(before[around]), betti_numbers(before[around] ^ change)
+    if pieces is None:
+        mends = any(n < o for o, n in zip(old, new, strict=True))
+    elif before[around][change].any():
+        mends = new[0] < old[0]  # a whole piece is taken away
+    else:
+        touched = pieces[around][scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))]
+        mends = len(np.setdiff1d(touched, [0])) > 1
+    if mends:
         return "mends"
     return "none" if old == new else "breaks"
 
 
-def _holes(mask: Mask) -> NDArray[np.int32]:
+def _holes(mask: Mask) -> Labels:
     """Number the regions of the background that do not reach the border, from 1."""
     regions, _ = scipy.ndimage.label(~np.pad(mask, 1))
     outside = regions.flat[0]
@@ -343,9 +367,7 @@ def _holes(mask: Mask) -> NDArray[np.int32]:
     return regions
 
 
-def _complete(
-    regions: NDArray[np.int32], changed: Mask, neighbours: NDArray[np.float64] | None, size: int, mask: Mask
-) -> None:
+def _complete(regions: Labels, changed: Mask, neighbours: NDArray[np.float64] | None, size: int, mask: Mask) -> None:
     """Flip in `mask` those of the numbered regions of up to `size` voxels that lost enough of themselves."""
     voxels = np.bincount(regions.ravel())
     boxes = scipy.ndimage.find_objects(regions)
