@@ -25,6 +25,9 @@ CHASE = (
     "Fraz et al., IEEE Transactions on Biomedical Engineering 59:2538-2548, 2012"
 )
 TREES = "MedRad trees, training subjects (masks, images made); CC BY-NC-SA 4.0; see the data set"
+AUTHORS_RINGS = (
+    "rNCA authors' synthetic rings (120 of 512 images of 64×64); MIT; Silbernagel, Alonso et al., arXiv 2512.13397"
+)
 PHANTOMS = "phantoms of this package (rnca.phantoms); Apache-2.0; "
 
 
@@ -170,6 +173,31 @@ RECIPES = {
         start="myocardium-2d",  # it was 1.2.0 then
         tidying=Tidying(2, 2, [1, 1], tolerance=0.03),
         gain=1.35,
+    ),
+    "general-2d": Recipe(
+        "Closes gaps, fills chunks and holes and takes loose islands away, in rings, compact organs and vessels alike:"
+        " the model for masks that no other one was made for.",
+        "CC BY 4.0",
+        (AUTHORS_RINGS, PHANTOMS, FIVES, CHASE),
+        ("fundus",) * 4,  # there are few photographs
+        ("rings:400:88", "thin-rings:300:80", "blobs:400:96", "vessels:300:88"),
+        replace(
+            LATER,
+            iterations=6656,
+            pool=256,
+            fresh=2,
+            patch=80,
+            first=(14, 34),
+            learning_rate=6e-4,
+            hold=1.0,
+            topology=2.0,
+            focus=0.5,
+            starts=Starts(("mixed", "mixed", "gaps", "chunks"), (0.1, 0.9), clean=0.35),
+        ),
+        32.0,
+        colour="green",
+        start="general-2d",  # it was 1.0.3 then, with the weights of 1.0.0
+        tidying=Tidying(8, 2, tolerance=0.03),
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
