@@ -661,6 +661,7 @@ def test_cases_are_packed_for_every_recipe(
         "vessel-3d": 0,
         "vessel-3d-nc": 1,
         "general-3d": 3,
+        "general-2d": 4,  # the photograph four times
     }
 
 
