@@ -197,7 +197,7 @@ RECIPES = {
         32.0,
         colour="green",
         start="general-2d",  # it was 1.0.3 then, with the weights of 1.0.0
-        tidying=Tidying(8, 2, tolerance=0.03),
+        tidying=Tidying(32, 2, tolerance=0.03),
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
