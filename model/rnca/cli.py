@@ -152,6 +152,11 @@ def describe_label(row: dict[str, Any]) -> str:
         for name in ("pieces", "holes", "tunnels", "cavities")
         if name in row["topology"]["before"]
     ]
+    if not row["added"] and not row["removed"]:
+        return (
+            f"label {row['label']:g}: {', '.join(parts)}; no voxel changed in {row['steps']} steps;"
+            " with --roi changes are made that are slight beside the whole mask."
+        )
     return (
         f"label {row['label']:g}: {', '.join(parts)}; {row['added']} voxels added, {row['removed']} removed"
         f" in {row['steps']} steps{', when it had come to rest' if row['reason'] == 'converged' else ''}."
