@@ -59,8 +59,8 @@ def test_a_nibble_that_takes_something_away_is_a_bite() -> None:
 
 
 def test_bites_of_an_island_on_its_way_out_go_with_it() -> None:
-    before, after = picture("#####\n.....\n-##-.")
-    assert not tidy(before, after, Tidying(2, 0, bite_size=1))[2].any()
+    before, after = picture("#####\n#####\n.....\n-##-.")
+    assert not tidy(before, after, Tidying(2, 0, bite_size=1))[3].any()
 
 
 def test_a_cut_and_an_island_taken_away_are_no_bites() -> None:
@@ -105,6 +105,11 @@ def test_a_small_piece_stays_that_lost_little_and_a_hole_that_reaches_the_border
     assert (without_specks(before, after, Tidying(15, 0)) == after).all()
     before, after = picture("#+..##\n#+..##\n######")
     assert (without_specks(before, after, Tidying(4, 0)) == after).all()
+
+
+def test_what_is_left_of_a_small_mask_stays() -> None:
+    before, after = picture(".....\n.-##.\n.###.")
+    assert (without_specks(before, after, Tidying(9, 0)) == after).all()
 
 
 def test_in_slices_no_piece_is_a_remnant_but_holes_are() -> None:
@@ -203,7 +208,7 @@ def slow(before: Mask, after: Mask, rules: Tidying) -> Mask:
         lost = (ndimage.binary_dilation(hole, faces) & added).sum()
         if number != holes.flat[0] and hole.sum() <= rules.speck_size and lost > 0 and 10 * lost >= hole.sum():
             out = out | hole
-    return out
+    return out if out.any() else after
 
 
 some_rules = st.builds(Tidying, st.integers(0, 12), st.integers(0, 6), keep_holes=st.booleans())

@@ -262,7 +262,7 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
     Then remnants, of a speck's size: a piece that voxels were taken from, and a hole or cavity (background, 4- or
     6-connected, that does not reach the border of the array) that voxels were added to, if those are a tenth of it or
     more. They are what is left of something on its way out, or a chip of something larger: the piece goes, the hole is
-    filled.
+    filled. A mask that would be empty then stays as it came: there was nothing larger.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -286,7 +286,7 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
             old_slice, new_slice = (np.moveaxis(part, axis, 0)[number] for part in (old, new))
             numbers = None if pieces is None else np.moveaxis(pieces, axis, 0)[number]
             _touch_up(old_slice, new_slice, rules, numbers, whole=False)
-    return out
+    return out if out.any() else after
 
 
 def _each_slice(rule: Callable[[Mask, Mask], Mask], before: Mask, after: Mask, axis: int) -> Mask:
