@@ -165,6 +165,15 @@ def test_stop_keeps_what_there_is_for_review(bench: Bench) -> None:
     assert (bench.case.mask() == shown).all()
 
 
+def test_a_segment_that_is_left_alone_at_the_end_says_how_to_repair_a_place() -> None:
+    from RNCARefineLib.logic import Progress
+    from RNCARefineLib.panel_refine import in_words
+
+    for step, added, told in ((24, 0, True), (24, 1, False), (23, 0, False), (0, 0, False)):
+        words = in_words(Progress("s", step, 24, added, 0, None, None, 0, 1))
+        assert words.startswith(f"s: {added} voxels added, 0 removed") and ("with Region or the brush" in words) == told
+
+
 def test_slider_goes_back_to_steps_and_accept_takes_the_shown_one(bench: Bench) -> None:
     bench.refine()
     logic = bench.panel.session.logic

@@ -281,6 +281,8 @@ def in_words(progress: Progress) -> str:
     )
     if progress.total > 1:
         text = f"{min(progress.done + 1, progress.total)}/{progress.total} · {text}"
+    if progress.step == progress.steps > 0 and not progress.added and not progress.removed:
+        return _("{text}; repair a place all the same with Region or the brush").format(text=text)
     before, now = progress.before, progress.now
     if before is None or now is None:
         return text
