@@ -122,8 +122,10 @@ def test_a_region_gets_what_it_would_get_without_it_and_without_tolerance_and_no
     np.testing.assert_array_equal(found, expected)
     tolerant = model_of(net, **entries | {"tolerance": 0.5})
     np.testing.assert_array_equal(refine(image, mask, tolerant, steps, roi=region).mask, expected)
-    expected = tidy(mask > 0, whole > 0, tolerant.metadata.tidying)
-    np.testing.assert_array_equal(refine(image, mask, tolerant, steps).mask, expected)
+    joining = model_of(net, **entries | {"gap_size": 2, "bite_size": 1, "keep_holes": True})
+    for model in (tolerant, joining):
+        expected = tidy(mask > 0, whole > 0, model.metadata.tidying)
+        np.testing.assert_array_equal(refine(image, mask, model, steps).mask, expected)
 
 
 @both_dims

@@ -478,6 +478,11 @@ def train(
     out.print(f"{path} written; try it: rnca refine IMAGE MASK -o OUT --model {path}")
 
 
+def of_parent(text: str, *names: str, least: float | None = None, most: float | None = None) -> Any:
+    """An option of `export` for a rule that a model otherwise has from its parent."""
+    return typer.Option(*names, help=f"{text}; default: as the run's parent.", min=least, max=most, show_default=False)
+
+
 @app.command(epilog="Example: rnca export runs/mine -o mine/mine.ts --name mine --version 1.0.0")
 def export(
     run: Annotated[Path, typer.Argument(help="A training run's folder, or a checkpoint.npz.")],
@@ -488,61 +493,32 @@ def export(
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     trained_on: Annotated[list[str] | None, typer.Option(help="'NAME; LICENCE; CITATION'; may be repeated.")] = None,
     specks: Annotated[
-        int | None,
-        typer.Option(
-            help="Dots, pinholes and cuts up to this many voxels are undone; default: as the run's parent.",
-            min=0,
-            show_default=False,
-        ),
+        int | None, of_parent("Dots, pinholes and cuts up to this many voxels are undone", least=0)
     ] = None,
     nibbles: Annotated[
-        int | None,
-        typer.Option(
-            help="Changes at the border up to this many voxels are undone; default: as the run's parent.",
-            min=0,
-            show_default=False,
-        ),
+        int | None, of_parent("Changes at the border up to this many voxels are undone", least=0)
     ] = None,
-    bites: Annotated[
-        int | None,
-        typer.Option(
-            help="The same for those that take something away alone; default: as the run's parent.",
-            min=0,
-            show_default=False,
-        ),
-    ] = None,
+    bites: Annotated[int | None, of_parent("The same for those that take something away alone", least=0)] = None,
     keep_holes: Annotated[
         bool | None,
-        typer.Option(
-            "--keep-holes/--fill-holes",
-            help="Whether small holes are the objects' own and not filled; default: as the run's parent.",
-            show_default=False,
-        ),
+        of_parent("Whether small holes are the objects' own and not filled", "--keep-holes/--fill-holes"),
     ] = None,
     gaps: Annotated[
-        int | None,
-        typer.Option(
-            help="Pieces with up to this many voxels between them are joined; default: as the run's parent.",
-            min=0,
-            show_default=False,
-        ),
+        int | None, of_parent("Pieces with up to this many voxels between them are joined", least=0)
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(
-            help="A repair that moves a whole mask's outline by no more than this share of it leaves it alone; default:"
-            " as the run's parent.",
-            min=0,
-            max=1,
-            show_default=False,
+        of_parent(
+            "A repair that moves a whole mask's outline by no more than this share of it leaves it alone",
+            least=0,
+            most=1,
         ),
     ] = None,
     betti: Annotated[
         str | None,
-        typer.Option(
-            help="Betti numbers of the one object that a mask holds, as 1,1 for a ring: once it is whole, other pieces"
-            " go; 'none' for no such object; default: as the run's parent.",
-            show_default=False,
+        of_parent(
+            "Betti numbers of the one object that a mask holds, as 1,1 for a ring: once it is whole, other pieces go;"
+            " 'none' for no such object"
         ),
     ] = None,
 ) -> None:
