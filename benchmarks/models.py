@@ -266,12 +266,33 @@ def averaged(checkpoints: Sequence[Path]) -> tuple[RNCA, list[dict[str, Any]]]:
         InputError: one of them cannot be read.
     """
     known = [read_checkpoint(path) for path in checkpoints]
-    nets = [net_from(*found) for found in known]
+    return mean_net([net_from(*found) for found in known]), [about for about, _ in known]
+
+
+def mean_of_shipped(names: Sequence[str]) -> tuple[RNCA, dict[str, Any]]:
+    """The mean of the weights of shipped models that come from one another, and what the first says of its training.
+
+    What each has learned of its own averages out, what they share stays (Wortsman et al., "Model soups", 2022). Models
+    that do not descend from one another have nothing to average: their units do not correspond.
+
+    Raises:
+        InputError: one of them does not exist.
+    """
+    from rnca.zoo import load_model
+
+    models = [load_model(name) for name in names]
+    parts = [f"{model.metadata.name} {model.metadata.version} {model.metadata.weights_sha256}" for model in models]
+    net = mean_net([model.definition for model in models])
+    return net, dict(models[0].metadata.training) | {"mean": parts}
+
+
+def mean_net(nets: Sequence[RNCA]) -> RNCA:
+    """A network with the mean of the weights."""
     mean = torch.optim.swa_utils.AveragedModel(nets[0])
     for net in nets:
         mean.update_parameters(net)
     nets[0].load_state_dict(mean.module.state_dict())
-    return nets[0].eval(), [about for about, _ in known]
+    return nets[0].eval()
 
 
 def lengthen(net: RNCA, gain: float) -> None:
@@ -287,21 +308,26 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     from rnca.validation import make_trials, repair, score
     from rnca.zoo import describe, load_model, save_model
 
-    net, abouts = averaged([given.output / name / "checkpoint.npz", *given.average])
-    lengthen(net, recipe.gain)
+    if given.mean:
+        net, training = mean_of_shipped(given.mean)
+        start: str | None = given.mean[0]
+    else:
+        net, abouts = averaged([given.output / name / "checkpoint.npz", *given.average])
+        lengthen(net, recipe.gain)
+        start = recipe.start
+        training = {
+            "recipe": f"benchmarks/models.py, {name}",
+            "settings": abouts[0]["settings"],
+            "iteration": abouts[0]["iteration"],
+            "averaged": [about["iteration"] for about in abouts],
+            "gain": recipe.gain,
+        }
     trials = make_trials(load(recipe, given.cases, "val"), recipe.settings.starts, 0, most=given.trials)
     figures = {}
     for steps in (64, 128, 256):
         say(f"{name}: {len(trials)} starts, {steps} steps")
         figures[f"validation, {steps} steps"] = score(trials, repair(net, trials, steps, recipe.tidying))
-    parent = load_model(recipe.start).metadata if recipe.start else None
-    training = {
-        "recipe": f"benchmarks/models.py, {name}",
-        "settings": abouts[0]["settings"],
-        "iteration": abouts[0]["iteration"],
-        "averaged": [about["iteration"] for about in abouts],
-        "gain": recipe.gain,
-    }
+    parent = load_model(start).metadata if start else None
     metadata = describe(
         net,
         name,
@@ -360,6 +386,9 @@ def main() -> None:
     exporting.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
     exporting.add_argument(
         "--average", type=Path, nargs="+", default=[], help="kept checkpoints to average the last one with"
+    )
+    exporting.add_argument(
+        "--mean", nargs="+", default=[], metavar="MODEL", help="instead: the mean of the weights of shipped models"
     )
     exporting.add_argument("--version", default="1.0.0")
     exporting.add_argument("--trials", type=int, default=64, help="cases to validate on, at most (default 64)")

@@ -627,6 +627,18 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         models.main()
 
 
+def test_the_mean_of_shipped_models_says_what_it_is_made_of() -> None:
+    parents = [load_model(name) for name in ("organ-3d", "general-3d")]
+    expected = {name: values.clone() / 2 for name, values in parents[0].definition.state_dict().items()}
+    for name, values in parents[1].definition.state_dict().items():
+        expected[name] += values / 2
+    net, training = models.mean_of_shipped(["organ-3d", "general-3d"])
+    for name, values in net.state_dict().items():
+        torch.testing.assert_close(values, expected[name])
+    assert [text.split()[0] for text in training["mean"]] == ["organ-3d", "general-3d"]
+    assert [text.split()[2] for text in training["mean"]] == [model.metadata.weights_sha256 for model in parents]
+
+
 def test_cases_are_packed_for_every_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
