@@ -270,10 +270,10 @@ def averaged(checkpoints: Sequence[Path]) -> tuple[RNCA, list[dict[str, Any]]]:
 
 
 def mean_of_shipped(names: Sequence[str]) -> tuple[RNCA, dict[str, Any]]:
-    """The mean of the weights of shipped models that come from one another, and what the first says of its training.
+    """The mean of the weights of shipped models with a common ancestor, and what the first says of its training.
 
     What each has learned of its own averages out, what they share stays (Wortsman et al., "Model soups", 2022). Models
-    that do not descend from one another have nothing to average: their units do not correspond.
+    begun apart have nothing to average: their units do not correspond.
 
     Raises:
         InputError: one of them does not exist.
@@ -311,10 +311,11 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     if given.mean:
         net, training = mean_of_shipped(given.mean)
         start: str | None = given.mean[0]
+        made = f"export {name} --mean {' '.join(given.mean)}"
     else:
         net, abouts = averaged([given.output / name / "checkpoint.npz", *given.average])
         lengthen(net, recipe.gain)
-        start = recipe.start
+        start, made = recipe.start, f"train {name}"
         training = {
             "recipe": f"benchmarks/models.py, {name}",
             "settings": abouts[0]["settings"],
@@ -346,9 +347,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(net, path, metadata)
     write_json(path.with_name("metadata.json"), asdict(load_model(path).metadata))
-    write_text(
-        path.with_name("README.md"), card(metadata, f"python benchmarks/models.py train {name} --cases CASES -o RUNS")
-    )
+    write_text(path.with_name("README.md"), card(metadata, f"python benchmarks/models.py {made} --cases CASES -o RUNS"))
     say(f"{path.parent} written")
 
 
