@@ -276,11 +276,14 @@ def mean_of_shipped(names: Sequence[str]) -> tuple[RNCA, dict[str, Any]]:
     begun apart have nothing to average: their units do not correspond.
 
     Raises:
-        InputError: one of them does not exist.
+        InputError: one of them does not exist, or is built differently.
     """
     from rnca.zoo import load_model
 
     models = [load_model(name) for name in names]
+    for name, model in zip(names, models, strict=True):
+        if model.definition.config != models[0].definition.config:
+            raise InputError(f"{name} is built differently from {names[0]}; give models with a common ancestor")
     parts = [f"{model.metadata.name} {model.metadata.version} {model.metadata.weights_sha256}" for model in models]
     net = mean_net([model.definition for model in models])
     return net, dict(models[0].metadata.training) | {"mean": parts}

@@ -216,7 +216,7 @@ RECIPES = {
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         16.0,
-        start="organ-2d",
+        start="organ-2d",  # that gave 1.0.0; 1.1.0 is a mean (models.py export --mean), as its card says
         dims=3,
         tidying=Tidying(32, 8, tolerance=0.03),
     ),
@@ -239,7 +239,7 @@ RECIPES = {
             starts=Starts(("chunks", "chunks", "chunks", "holes", "thin", "open"), (0.1, 1.0), clean=0.4, most=2),
         ),
         16.0,
-        start="organ-3d",
+        start="organ-3d",  # it was 1.0.1 then; 1.1.0 is a mean, as its card says
         tidying=Tidying(32, 8, tolerance=0.03),
         dims=3,
     ),

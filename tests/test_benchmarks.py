@@ -637,6 +637,8 @@ def test_the_mean_of_shipped_models_says_what_it_is_made_of() -> None:
         torch.testing.assert_close(values, expected[name])
     assert [text.split()[0] for text in training["mean"]] == ["organ-3d", "general-3d"]
     assert [text.split()[2] for text in training["mean"]] == [model.metadata.weights_sha256 for model in parents]
+    with pytest.raises(InputError, match="organ-2d is built differently from organ-3d; give models with"):
+        models.mean_of_shipped(["organ-3d", "organ-2d"])
 
 
 def test_cases_are_packed_for_every_recipe(
