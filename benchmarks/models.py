@@ -386,11 +386,12 @@ def main() -> None:
     exporting = commands.add_parser("export", help="make the archive of a trained model")
     exporting.add_argument("name", choices=RECIPES)
     exporting.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
-    exporting.add_argument(
+    means = exporting.add_mutually_exclusive_group()
+    means.add_argument(
         "--average", type=Path, nargs="+", default=[], help="kept checkpoints to average the last one with"
     )
-    exporting.add_argument(
-        "--mean", nargs="+", default=[], metavar="MODEL", help="instead: the mean of the weights of shipped models"
+    means.add_argument(
+        "--mean", nargs="+", default=[], metavar="MODEL", help="instead: the mean of the weights of models, or of files"
     )
     exporting.add_argument("--version", default="1.0.0")
     exporting.add_argument("--trials", type=int, default=64, help="cases to validate on, at most (default 64)")

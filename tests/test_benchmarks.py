@@ -641,6 +641,27 @@ def test_the_mean_of_shipped_models_says_what_it_is_made_of() -> None:
         models.mean_of_shipped(["organ-3d", "organ-2d"])
 
 
+def test_the_mean_of_shipped_models_is_exported_with_its_figures_and_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(recipes.RECIPES["organ-2d"], sources=(), phantoms=("blobs:10:48",))
+    monkeypatch.setitem(recipes.RECIPES, "organ-2d", recipe)
+    words = ["models.py", "export", "organ-2d", "--mean", "organ-2d", "general-2d", "--version", "2.0.0"]
+    words += ["--trials", "1", "--cases", str(tmp_path), "-o", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    models.main()
+    folder = tmp_path / "organ-2d" / "zoo"
+    made, first = load_model(folder / "organ-2d.ts"), load_model("organ-2d").metadata
+    assert made.metadata.version == "2.0.0" and made.metadata.tolerance == recipe.tidying.tolerance
+    assert made.metadata.parent == f"organ-2d {first.version} {first.weights_sha256}"
+    assert set(made.metadata.figures) == {f"validation, {steps} steps" for steps in (64, 128, 256)}
+    expected, training = models.mean_of_shipped(["organ-2d", "general-2d"])
+    assert made.metadata.training["mean"] == training["mean"]
+    for name, values in made.definition.state_dict().items():
+        assert torch.equal(values, expected.state_dict()[name])
+    assert "models.py export organ-2d --mean organ-2d general-2d --cases" in (folder / "README.md").read_text()
+
+
 def test_cases_are_packed_for_every_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
