@@ -1,5 +1,6 @@
 """The end of a repair: small changes are undone unless they mend something, small things that were on their way out go,
-a right outline is left alone, what almost touches is joined, one object stays one; everything else stays."""
+growth into what lies beside an object is undone, a right outline is left alone, what almost touches is joined, one
+object stays one; everything else stays."""
 
 import numpy as np
 import pytest
@@ -9,7 +10,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rnca.errors import InputError
-from rnca.tidy import Tidying, join_pieces, keep_outline, object_betti, one_object, tidy, without_bites, without_specks
+from rnca.tidy import (
+    Tidying,
+    join_pieces,
+    keep_outline,
+    object_betti,
+    one_object,
+    tidy,
+    without_bites,
+    without_bulges,
+    without_specks,
+)
 from rnca.topology import betti_numbers
 
 Mask = NDArray[np.bool_]
@@ -225,6 +236,86 @@ def test_what_is_kept_of_a_repair_is_what_the_definition_says_of_the_whole_array
 
 
 @pytest.mark.parametrize(
+    ("name", "drawing"),
+    [
+        ("growth through a door", "########\n########\n########\n...++...\n...++...\n...++..."),
+        ("a piece beside the mask", "####....\n####.++.\n####.++.\n####...."),
+        ("a dent", "........\n###--###\n###--###\n###--###\n########"),
+        ("the mouth of a bay", "#########\n#########\n###...###\n###+++###\n........."),
+    ],
+)
+def test_a_change_that_makes_the_outline_longer_is_a_bulge(name: str, drawing: str) -> None:
+    before, after = picture(drawing)
+    assert (without_bulges(before, after, 1.0) == before).all()
+    stack = [np.stack([mask, mask]) for mask in (before, after)]
+    assert (tidy(*stack, Tidying(bulge_ratio=1.0), axis=0) == stack[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "drawing"),
+    [
+        ("a chunk", "########\n###+++##\n###+++##\n........"),
+        ("a corner", "####++\n####++\n######\n######"),
+        ("a protrusion taken away", "########\n########\n..--....\n........"),
+        ("pieces are joined", "##....##\n##++++##\n##....##"),
+        ("a hole is filled", "#######\n##+++##\n#######"),
+        ("an island is taken away", "####....\n####.--.\n####...."),
+        ("a ring is closed", "########\n#......#\n#......+\n#......+\n#......#\n########"),
+    ],
+)
+def test_what_makes_the_outline_shorter_or_mends_something_is_no_bulge(name: str, drawing: str) -> None:
+    before, after = picture(drawing)
+    assert (without_bulges(before, after, 1.0) == after).all()
+
+
+def test_how_much_longer_an_outline_may_grow_is_a_ratio() -> None:
+    before, after = picture("########\n########\n..++++..\n..++++..\n........")  # touches along 4, shows 8
+    for ratio, expected in ((0.5, after), (0.51, before)):
+        assert (tidy(before, after, Tidying(bulge_ratio=ratio)) == expected).all()
+    assert (without_bulges(before, after, 0.0) == after).all()
+
+
+def test_in_volumes_a_bridge_between_parts_of_one_piece_is_a_bulge() -> None:
+    before = np.zeros((7, 7, 7), bool)
+    before[1:6, 1:6, 1:3] = before[1:6, 1:6, 4:6] = before[1:3, 1:6, 1:6] = True
+    after = before.copy()
+    after[5, 3, 3] = True
+    assert betti_numbers(after) == (1, 1, 0), "a tunnel"
+    assert (without_bulges(before, after, 1.0) == before).all()
+    before[1:3, :, 3] = after[1:3, :, 3] = False
+    assert (without_bulges(before, after, 1.0) == after).all(), "two pieces"
+
+
+def outline(mask: Mask) -> int:
+    """Faces between voxels in and out of a mask."""
+    return sum(int((np.diff(mask.astype(int), axis=axis) != 0).sum()) for axis in range(mask.ndim))
+
+
+@given(masks, st.floats(0.02, 0.5))
+def test_a_bulge_is_what_the_definition_says_of_the_whole_array(pair: list[Mask], share: float) -> None:
+    before, noise = pair
+    after = np.where(np.random.default_rng(0).random(before.shape) < share, noise, before)
+    expected = after.copy()
+    for changed in (after & ~before, before & ~after):
+        pieces, count = ndimage.label(changed, np.ones((3,) * before.ndim))
+        for piece in (pieces == number for number in range(1, count + 1)):
+            around = tuple(slice(max(at.min() - 1, 0), at.max() + 2) for at in np.nonzero(piece))
+            old, new = (betti_numbers(mask[around]) for mask in (before, before ^ piece))
+            mends = any(n < o for o, n in zip(old[1:], new[1:], strict=True))
+            if new[0] < old[0]:
+                mends = mends or bool((before & piece).any()) or joins_or_takes_away(before, piece)
+                if before.ndim == 2:
+                    enclosed = ndimage.binary_fill_holes(before | piece) & ~(before | piece)
+                    enclosed &= ~(ndimage.binary_fill_holes(before) & ~before)
+                    mends = mends or 4 * enclosed.sum() >= before.sum()
+            if not mends and outline(before ^ piece) > outline(before):
+                expected[piece] = before[piece]
+    assert (without_bulges(before, after, 1.0) == expected).all()
+    less = without_bulges(before, after, 0.5)
+    assert ((less ^ after) <= (expected ^ after)).all(), "a smaller ratio undoes no other changes"
+
+
+@pytest.mark.parametrize(
     ("name", "drawing", "expected"),
     [
         ("a pixel of twenty", "..+...\n######\n######\n######\n##....", "......\n######\n######\n######\n##...."),
@@ -386,6 +477,7 @@ def test_tidying_undoes_specks_first_and_has_nothing_to_do_without_rules() -> No
     before, after = picture("#####.\n#...#.\n#...#.\n###-#.\n......\n..+...")
     assert (tidy(before, after, Tidying(1, 0, [1, 1])) == before).all()
     assert tidy(before, after, Tidying()) is after
+    assert Tidying(bulge_ratio=0.5) and Tidying(bite_size=1)
     assert [bool(rules) for rules in (Tidying(), Tidying(0, 1), Tidying(object_betti=[1, 1]))] == [False, True, True]
 
 

@@ -59,6 +59,10 @@ def _tidying(meta: Metadata) -> str:
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
     kept = ", and so are fillings of holes" if meta.keep_holes else ""
     steps = [f"then {' and '.join(told)} are undone{kept}"] if told else []
+    if meta.bulge_ratio:
+        steps.append(
+            f"so are changes that mend nothing and take less than {meta.bulge_ratio:g} of the outline away that they make"
+        )
     if meta.tolerance:
         steps.append(f"an outline that would move by {meta.tolerance:.1%} of the mask or less is left alone")
     if meta.gap_size:

@@ -499,6 +499,14 @@ def export(
         int | None, of_parent("Changes at the border up to this many voxels are undone", least=0)
     ] = None,
     bites: Annotated[int | None, of_parent("The same for those that take something away alone", least=0)] = None,
+    bulges: Annotated[
+        float | None,
+        of_parent(
+            "Changes that mend nothing and take less than this share of the outline away that they make are undone: 1"
+            " undoes all growth that makes an outline longer",
+            least=0,
+        ),
+    ] = None,
     keep_holes: Annotated[
         bool | None,
         of_parent("Whether small holes are the objects' own and not filled", "--keep-holes/--fill-holes"),
@@ -530,6 +538,7 @@ def export(
         "speck_size": specks,
         "nibble_size": nibbles,
         "bite_size": bites,
+        "bulge_ratio": bulges,
         "keep_holes": keep_holes,
         "gap_size": gaps,
         "tolerance": tolerance,

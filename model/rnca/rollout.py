@@ -327,8 +327,8 @@ def open_window(
     start = start[box].copy()  # so that the whole volume's can go
     free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
     inside = None if region is None else _inside(region, box)
-    # who names a region says that something is wrong there, be it as small as the tolerance
-    rules = metadata.tidying if region is None else replace(metadata.tidying, tolerance=0.0)
+    # who names a region says that something is wrong there, be it as small as the tolerance or the tip of an organ
+    rules = metadata.tidying if region is None else replace(metadata.tidying, tolerance=0.0, bulge_ratio=0.0)
     return Window(box, pixels.part(box), start, free, inside, axis, low, device, rules)
 
 

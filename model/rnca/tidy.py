@@ -1,5 +1,5 @@
-"""The last touch of a repair: noise of the rule is undone, what it left half done is done, a right outline is left
-alone, what almost touches is joined, and one object stays one."""
+"""The last touch of a repair: noise of the rule is undone, what it left half done is done, growth into what lies beside
+an object is undone, a right outline is left alone, what almost touches is joined, and one object stays one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,9 @@ LOST = 0.1
 LEFT = 0.25
 """An object of which less than this share is left was not repaired but lost."""
 
+RING = 0.25
+"""A loop around at least this share of a mask's pixels is a ring, around less the mouth of a bay."""
+
 
 @dataclass(frozen=True)
 class Tidying:
@@ -34,6 +37,8 @@ class Tidying:
         speck_size: voxels up to which specks are undone and remnants completed (`without_specks`).
         nibble_size: voxels up to which nibbles are undone.
         bite_size: voxels up to which nibbles that take something away are undone in the end (`without_bites`).
+        bulge_ratio: of the outline that a change takes away to the one that it makes; below it, what mends nothing is
+            undone (`without_bulges`). 0: never.
         object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
             slice (`one_object`); None if nothing like that is known.
         keep_holes: whether holes, tunnels and cavities are the objects' own: filling a small one mends nothing, and
@@ -49,10 +54,11 @@ class Tidying:
     tolerance: float = 0.0
     gap_size: int = 0
     bite_size: int = 0
+    bulge_ratio: float = 0.0
 
     @property
     def reach(self) -> int:
-        """Voxels from a change within which its surroundings decide about it, but for the object's."""
+        """Voxels from a change within which its surroundings decide about it, but for bulges and the object's."""
         return 2 * (max(self.largest, self.bite_size) + 1)
 
     @property
@@ -62,7 +68,8 @@ class Tidying:
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return any((self.largest, self.object_betti, self.tolerance, self.gap_size, self.bite_size))
+        sizes = (self.largest, self.tolerance, self.gap_size, self.bite_size, self.bulge_ratio)
+        return any(sizes) or bool(self.object_betti)
 
 
 NOTHING = Tidying()
@@ -83,7 +90,9 @@ def object_betti(text: str) -> list[int] | None:
 
 
 def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> Mask:
-    """The mask after a repair, tidied: `without_specks`, `keep_outline`, `join_pieces`, `without_bites`, `one_object`.
+    """The mask after a repair, tidied.
+
+    In turn `without_specks`, `without_bulges`, `keep_outline`, `join_pieces`, `without_bites`, `one_object`.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -93,6 +102,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> 
         (*S) bool; `after` itself if there is nothing to do.
     """
     out = without_specks(before, after, rules, axis)
+    if rules.bulge_ratio:
+        out = without_bulges(before, out, rules.bulge_ratio, axis)
     if rules.tolerance:
         out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes)
     if rules.gap_size:
@@ -125,6 +136,73 @@ def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None
     out = largest if mostly and betti_numbers(largest) == tuple(betti) else after
     lost = np.count_nonzero(out) < LEFT * np.count_nonzero(before)
     return (before if lost else out).copy()
+
+
+def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = None) -> Mask:
+    """The mask after a repair of compact objects, less its bulges and dents.
+
+    A chunk that was missing makes the outline shorter when it is filled: it touches the mask along more than it shows
+    to the background. Growth into a neighbour as bright as the object makes it longer. So does a dent, removed from the
+    inside. Undone is each change in one piece that takes less than `ratio` of the outline away that it makes, unless it
+    mends something: joins pieces that hang together nowhere, takes a whole one away, fills a hole or tunnel, or, in
+    2-D, closes a ring (`RING`).
+
+    Args:
+        before, after: (*S) bool, 2-D or 3-D.
+        ratio: of the lengths (areas) of the outlines, counted in faces between voxels; 1 undoes all that makes an
+            outline longer.
+        axis: as for `tidy`; each slice is looked at alone.
+
+    Returns:
+        (*S) bool, a new array.
+    """
+    if axis is not None:
+        return _each_slice(partial(without_bulges, ratio=ratio), before, after, axis)
+    out, pieces = after.copy(), _numbered(before)
+    for around, piece, _ in _changes(before, after):
+        old = before[around]
+        rest, other = (old & ~piece, ~old) if old[piece].any() else (~old & ~piece, old)
+        if _shared(piece, other) < ratio * _shared(piece, rest) and not _heals(before, piece, around, pieces):
+            out[around][piece] = before[around][piece]
+    return out
+
+
+def _shared(one: Mask, other: Mask) -> int:
+    """The faces between the voxels of two masks."""
+    count = 0
+    for axis in range(one.ndim):
+        a, b = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
+        count += np.count_nonzero(a[1:] & b[:-1]) + np.count_nonzero(a[:-1] & b[1:])
+    return count
+
+
+def _heals(before: Mask, change: Mask, around: Box, pieces: Labels) -> bool:
+    """Whether a change, (*around), mends something in the whole mask, whose pieces are numbered.
+
+    Seen from a voxel around it (`_effect`), closing the mouth of a bay joins two pieces.
+    """
+    old, new = betti_numbers(before[around]), betti_numbers(before[around] ^ change)
+    if any(n < o for o, n in zip(old[1:], new[1:], strict=True)):
+        return True
+    if new[0] >= old[0] or before[around][change].any():
+        return new[0] < old[0]
+    if _touched(pieces[around], change) > 1:
+        return True
+    return before.ndim == 2 and _closes_ring(before, change, around)
+
+
+def _touched(pieces: Labels, change: Mask) -> int:
+    """How many of the numbered pieces a change touches."""
+    beside = scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))
+    return len(np.setdiff1d(pieces[beside], [0]))
+
+
+def _closes_ring(before: Mask, change: Mask, around: Box) -> bool:
+    """Whether what a change encloses, in a slice, is as large as the lumen of a ring."""
+    closed = before.copy()
+    closed[around] |= change
+    enclosed = np.count_nonzero(_holes(closed)) - np.count_nonzero((_holes(before) > 0) & ~closed)
+    return enclosed >= RING * np.count_nonzero(before)
 
 
 def keep_outline(
@@ -351,8 +429,7 @@ def _effect(
     elif before[around][change].any():
         mends = new[0] < old[0]  # a whole piece is taken away
     else:
-        touched = pieces[around][scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))]
-        mends = len(np.setdiff1d(touched, [0])) > 1
+        mends = _touched(pieces[around], change) > 1
     if mends:
         return "mends"
     return "none" if old == new else "breaks"
