@@ -60,9 +60,7 @@ def _tidying(meta: Metadata) -> str:
     kept = ", and so are fillings of holes" if meta.keep_holes else ""
     steps = [f"then {' and '.join(told)} are undone{kept}"] if told else []
     if meta.bulge_ratio:
-        steps.append(
-            f"so are changes that mend nothing and take less than {meta.bulge_ratio:g} of the outline away that they make"
-        )
+        steps.append(f"bulges that take less than {meta.bulge_ratio:g} of the outline away that they make are undone")
     if meta.tolerance:
         steps.append(f"an outline that would move by {meta.tolerance:.1%} of the mask or less is left alone")
     if meta.gap_size:
