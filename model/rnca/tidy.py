@@ -25,6 +25,9 @@ LOST = 0.1
 LEFT = 0.25
 """An object of which less than this share is left was not repaired but lost."""
 
+BULGE = 0.25
+"""Growth by more than this share of a mask is no bulge: so much was missing."""
+
 RING = 0.25
 """A loop around at least this share of a mask's pixels is a ring, around less the mouth of a bay."""
 
@@ -143,9 +146,9 @@ def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = N
 
     A chunk that was missing makes the outline shorter when it is filled: it touches the mask along more than it shows
     to the background. Growth into a neighbour as bright as the object makes it longer. So does a dent, removed from the
-    inside. Undone is each change in one piece that takes less than `ratio` of the outline away that it makes, unless it
-    mends something: joins pieces that hang together nowhere, takes a whole one away, fills a hole or tunnel, or, in
-    2-D, closes a ring (`RING`).
+    inside. Undone is each change in one piece, of up to a quarter of the mask (`BULGE`), that takes less than `ratio`
+    of the outline away that it makes, unless it mends something: joins pieces that hang together nowhere, takes a whole
+    one away, fills a hole or tunnel, or, in 2-D, closes a ring (`RING`).
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -159,7 +162,7 @@ def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = N
     if axis is not None:
         return _each_slice(partial(without_bulges, ratio=ratio), before, after, axis)
     out, pieces = after.copy(), _numbered(before)
-    for around, piece, _ in _changes(before, after):
+    for around, piece, _ in _changes(before, after, BULGE * np.count_nonzero(before)):
         old = before[around]
         rest, other = (old & ~piece, ~old) if old[piece].any() else (~old & ~piece, old)
         if _shared(piece, other) < ratio * _shared(piece, rest) and not _heals(before, piece, around, pieces):
