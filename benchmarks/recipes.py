@@ -117,7 +117,7 @@ RECIPES = {
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
-        tidying=Tidying(32, 16, tolerance=0.04),
+        tidying=Tidying(32, 16, tolerance=0.04, bulge_ratio=0.8),
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
@@ -197,7 +197,7 @@ RECIPES = {
         32.0,
         colour="green",
         start="general-2d",  # it was 1.0.3 then, with the weights of 1.0.0
-        tidying=Tidying(32, 2, tolerance=0.05),
+        tidying=Tidying(32, 2, tolerance=0.05, bulge_ratio=0.8),
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
@@ -218,7 +218,7 @@ RECIPES = {
         16.0,
         start="organ-2d",  # that gave 1.0.0; 1.1.0 is a mean (models.py export --mean), as its card says
         dims=3,
-        tidying=Tidying(32, 8, tolerance=0.03),
+        tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8),
     ),
     "organ-3d-nc": Recipe(
         "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes, also where they touch"
@@ -240,7 +240,7 @@ RECIPES = {
         ),
         16.0,
         start="organ-3d",  # it was 1.0.1 then; 1.1.0 is a mean, as its card says
-        tidying=Tidying(32, 8, tolerance=0.03),
+        tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8),
         dims=3,
     ),
     "vessel-3d": Recipe(
