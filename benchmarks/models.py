@@ -234,7 +234,9 @@ def first_net(recipe: Recipe, checkpoint: Path | None) -> RNCA:
 
 def run(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
     """Train one model, or go on with it."""
-    settings = replace(recipe.settings, iterations=given.iterations or recipe.settings.iterations, seed=given.seed)
+    settings = replace(recipe.settings, iterations=given.iterations or recipe.settings.iterations)
+    if given.seed is not None:
+        settings = replace(settings, seed=given.seed)
     cases, folder = load(recipe, given.cases, "train"), given.output / name
     say(f"{name}: {len(cases)} cases, {settings.iterations} iterations of {settings.batch} on {given.device}")
     torch.manual_seed(settings.seed)
@@ -378,7 +380,7 @@ def main() -> None:
     training.add_argument("name", choices=RECIPES)
     training.add_argument("--cases", type=Path, required=True, help="folder that pack wrote")
     training.add_argument("--iterations", type=int, help="instead of the recipe's")
-    training.add_argument("--seed", type=int, default=0, help="of patches, damage and updates (default 0)")
+    training.add_argument("--seed", type=int, help="of patches, damage and updates, instead of the recipe's")
     training.add_argument("--start", type=Path, help="checkpoint of an earlier stage whose weights to begin with")
     training.add_argument("--keep", type=int, nargs="+", default=[], help="iterations whose checkpoint is kept (×250)")
     training.add_argument("--workers", type=int, default=1, help="processes that damage masks (default 1)")

@@ -619,7 +619,12 @@ def test_a_recipe_trains_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "argv", [*words[:5], *first, "--iterations", "1", "--device", "cpu"])
     models.main()
     about, found = models.read_checkpoint(tmp_path / "second" / "organ-2d" / "checkpoint.npz")
-    assert about["iteration"] == 1
+    assert (about["iteration"], about["settings"]["seed"]) == (1, recipe.settings.seed)
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--seed", "7", "-o", str(tmp_path / "third")])
+    models.main()
+    other, others = models.read_checkpoint(tmp_path / "third" / "organ-2d" / "checkpoint.npz")
+    assert other["settings"]["seed"] == 7 and other["random"] != about["random"]
+    assert any((others[name] != found[name]).any() for name in weights if name.startswith("net/"))
     for name in (n for n in weights if n.startswith("net/")):  # one step of the optimiser away
         np.testing.assert_allclose(found[name], weights[name], atol=2 * recipe.settings.learning_rate)
     monkeypatch.setattr(sys, "argv", ["models.py", "train", "organ-3d", "--cases", str(tmp_path), "-o", str(tmp_path)])

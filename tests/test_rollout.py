@@ -159,6 +159,19 @@ def test_slices_are_tidied_one_by_one() -> None:
     np.testing.assert_array_equal(tidied, without_specks(mask, np.asarray(raw), Tidying(3, 3), axis=0))
 
 
+@both_dims
+def test_a_tip_of_an_organ_grows_where_a_region_asks_for_it(dims: int) -> None:
+    mask = np.zeros((24,) * dims, np.uint8)
+    mask[(slice(4, 14),) * dims] = 1
+    whole = mask.copy()
+    whole[(slice(14, 19), *[slice(8, 10)] * (dims - 1))] = 1
+    image, model = whole.astype(np.float32), model_of(filler(dims), bulge_ratio=1.0)
+    np.testing.assert_array_equal(refine(image, mask, model_of(filler(dims)), 40).mask, whole)
+    np.testing.assert_array_equal(refine(image, mask, model, 40).mask, mask)
+    region = (slice(12, 22), *[slice(5, 14)] * (dims - 1))
+    np.testing.assert_array_equal(refine(image, mask, model, 40, roi=region).mask, whole)
+
+
 def test_a_rollout_that_came_to_rest_tidies_too() -> None:
     """A pixel beside the ring is as bright as the ring: the filler takes it in, which mends nothing."""
     image, mask, ring = broken_ring()

@@ -260,7 +260,7 @@ def test_a_change_that_makes_the_outline_longer_is_a_bulge(name: str, drawing: s
         ("pieces are joined", "##....##\n##++++##\n##....##"),
         ("a hole is filled", "#######\n##+++##\n#######"),
         ("an island is taken away", "####....\n####.--.\n####...."),
-        ("a ring is closed", "########\n#......#\n#......+\n#......+\n#......#\n########"),
+        ("a ring is closed", "########..\n#......#..\n#......+..\n#......+..\n#......+..\n#......#..\n########.."),
     ],
 )
 def test_what_makes_the_outline_shorter_or_mends_something_is_no_bulge(name: str, drawing: str) -> None:

@@ -103,8 +103,8 @@ def stream(
         steps: updates; default the model's.
         label: a value of the mask, or "all": each in turn, none overwriting another.
         roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
-            inside is the same as without it, but that the model's tolerance holds for whole masks only: a change that
-            is slight beside the mask is made where a region asks for it.
+            inside is the same as without it, but that the model's tolerance and bulge ratio hold for whole masks only:
+            a change that is slight beside the mask, or sticks out of it, is made where a region asks for it.
         soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
         device: "auto", "cpu" or "cuda".
         patience: end early when the mask has not changed for this many steps, but not before step 16 (`EARLIEST`): the

@@ -157,17 +157,29 @@ def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = N
         axis: as for `tidy`; each slice is looked at alone.
 
     Returns:
-        (*S) bool, a new array.
+        (*S) bool; `after` itself if all is kept.
     """
     if axis is not None:
         return _each_slice(partial(without_bulges, ratio=ratio), before, after, axis)
-    out, pieces = after.copy(), _numbered(before)
-    for around, piece, _ in _changes(before, after, BULGE * np.count_nonzero(before)):
-        old = before[around]
-        rest, other = (old & ~piece, ~old) if old[piece].any() else (~old & ~piece, old)
-        if _shared(piece, other) < ratio * _shared(piece, rest) and not _heals(before, piece, around, pieces):
+    longer = [
+        (around, piece)
+        for around, piece, _ in _changes(before, after, BULGE * np.count_nonzero(before))
+        if _lengthens(before[around], piece, ratio)
+    ]
+    if not longer:
+        return after
+    out, pieces = after.copy(), _numbered(before)  # the whole mask is numbered only where it must be
+    for around, piece in longer:
+        if not _heals(before, piece, around, pieces):
             out[around][piece] = before[around][piece]
     return out
+
+
+def _lengthens(before: Mask, change: Mask, ratio: float) -> bool:
+    """Whether a change takes less than a ratio of the outline away that it makes; both in the box around it."""
+    removed = before[change].any()
+    alike, other = (before, ~before) if removed else (~before, before)
+    return _shared(change, other) < ratio * _shared(change, alike & ~change)
 
 
 def _shared(one: Mask, other: Mask) -> int:
@@ -191,7 +203,7 @@ def _heals(before: Mask, change: Mask, around: Box, pieces: Labels) -> bool:
         return new[0] < old[0]
     if _touched(pieces[around], change) > 1:
         return True
-    return before.ndim == 2 and _closes_ring(before, change, around)
+    return before.ndim == 2 and _closes_ring(before, change, around)  # in a volume a loop encloses nothing
 
 
 def _touched(pieces: Labels, change: Mask) -> int:
