@@ -51,6 +51,7 @@ def main() -> None:
         "--keep-holes", action=argparse.BooleanOptionalAction, default=None, help="the metadata's keep_holes"
     )
     parser.add_argument("--bites", type=int, help="the metadata's bite_size")
+    parser.add_argument("--looks", type=int, help="the metadata's look_size")
     parser.add_argument("--bulges", type=float, help="the metadata's bulge_ratio")
     parser.add_argument("--gaps", type=int, help="the metadata's gap_size")
     parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
@@ -68,6 +69,7 @@ def main() -> None:
             "speck_size": options.specks,
             "nibble_size": options.nibbles,
             "bite_size": options.bites,
+            "look_size": options.looks,
             "bulge_ratio": options.bulges,
             "keep_holes": options.keep_holes,
             "tolerance": options.tolerance,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rnca
-from rnca.geometry import Grid, Image, as_array
+from rnca.geometry import Grid, Image, as_array, image_channels
+from rnca.intensity import NetworkInput, match_channels, normalise
 from rnca.rollout import slices_across
 from rnca.tidy import tidy
 from rnca.zoo import Model, load_model
@@ -129,9 +130,6 @@ def dense_crf(weight: float = 4.0, colour: float = 10.0, reach: float = 30.0) ->
 
 def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     """(H, W, 3) uint8, whatever the intensities were."""
-    from rnca.geometry import image_channels
-    from rnca.intensity import match_channels, normalise
-
     shape = image.shape[:2] if image.ndim == 3 else image.shape
     channels = normalise(match_channels(image_channels(image, shape), 3), {"kind": "percentile"})
     return np.ascontiguousarray(np.rint(255 * np.moveaxis(channels, 0, -1)).astype(np.uint8))
@@ -151,12 +149,13 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
         if not isinstance(image, np.ndarray):
             mask = Grid.of(image).wrap(mask)
         found: dict[int, Mask] = {}
-        axis = slices_across(Grid.of(mask), meta)
+        axis, channels = slices_across(Grid.of(mask), meta), image_channels(image, start.shape)
+        seen = NetworkInput(channels, meta.image_channels, meta.intensity, meta.colour, axis).channels
         for step in rnca.stream(image, mask, loaded, moments[-1], soft=soft, **options):
             if step.reason is not None:
                 found[step.index] = as_array(step.mask) > 0
             elif step.index in moments:
-                found[step.index] = tidy(start > 0.5, as_array(step.mask) > 0, meta.tidying, axis)
+                found[step.index] = tidy(start > 0.5, as_array(step.mask) > 0, meta.tidying, axis, seen)
         last = found[max(found)]
         return {moment: found.get(moment, last) for moment in moments}
 

@@ -59,6 +59,8 @@ def _tidying(meta: Metadata) -> str:
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
     kept = ", and so are fillings of holes" if meta.keep_holes else ""
     steps = [f"then {' and '.join(told)} are undone{kept}"] if told else []
+    if meta.look_size:
+        steps.append(f"growth of {meta.look_size} voxels or more that looks like background is undone")
     if meta.bulge_ratio:
         steps.append(f"bulges that take less than {meta.bulge_ratio:g} of the outline away that they make are undone")
     if meta.tolerance:

@@ -499,6 +499,10 @@ def export(
         int | None, of_parent("Changes at the border up to this many voxels are undone", least=0)
     ] = None,
     bites: Annotated[int | None, of_parent("The same for those that take something away alone", least=0)] = None,
+    looks: Annotated[
+        int | None,
+        of_parent("Growth of this many voxels or more that looks like background is undone; 0: none", least=0),
+    ] = None,
     bulges: Annotated[
         float | None,
         of_parent(
@@ -538,6 +542,7 @@ def export(
         "speck_size": specks,
         "nibble_size": nibbles,
         "bite_size": bites,
+        "look_size": looks,
         "bulge_ratio": bulges,
         "keep_holes": keep_holes,
         "gap_size": gaps,

@@ -103,8 +103,9 @@ def stream(
         steps: updates; default the model's.
         label: a value of the mask, or "all": each in turn, none overwriting another.
         roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
-            inside is the same as without it, but that the model's tolerance and bulge ratio hold for whole masks only:
-            a change that is slight beside the mask, or sticks out of it, is made where a region asks for it.
+            inside is the same as without it, but that the model's tolerance, bulge ratio and look size hold for whole
+            masks only: a change that is slight beside the mask, sticks out of it, or looks like background is made
+            where a region asks for it.
         soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
         device: "auto", "cpu" or "cuda".
         patience: end early when the mask has not changed for this many steps, but not before step 16 (`EARLIEST`): the
@@ -327,9 +328,12 @@ def open_window(
     start = start[box].copy()  # so that the whole volume's can go
     free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
     inside = None if region is None else _inside(region, box)
-    # who names a region says that something is wrong there, be it as small as the tolerance or the tip of an organ
-    rules = metadata.tidying if region is None else replace(metadata.tidying, tolerance=0.0, bulge_ratio=0.0)
-    return Window(box, pixels.part(box), start, free, inside, axis, low, device, rules)
+    rules = metadata.tidying
+    if region is not None:
+        # who names a region says that something is wrong there, however small, thin or unlike the rest
+        rules = replace(rules, tolerance=0.0, bulge_ratio=0.0, look_size=0)
+    seen = pixels.channels[(slice(None), *box)]
+    return Window(box, pixels.part(box), start, free, inside, axis, low, device, rules, seen)
 
 
 def _inside(region: Box, box: Box) -> Mask:

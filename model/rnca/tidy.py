@@ -1,12 +1,13 @@
-"""The last touch of a repair: noise of the rule is undone, what it left half done is done, growth into what lies beside
-an object is undone, a right outline is left alone, what almost touches is joined, and one object stays one."""
+"""The last touch of a repair: noise of the rule is undone, what it left half done is done, growth into background and
+into what lies beside an object is undone, a right outline is left alone, what almost touches is joined, and one object
+stays one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy  # loads its parts on first use
@@ -25,8 +26,20 @@ LOST = 0.1
 LEFT = 0.25
 """An object of which less than this share is left was not repaired but lost."""
 
+NEAR = 5
+"""Voxels around a change that its grey values are compared with."""
+
+ENOUGH = 20
+"""Voxels of the mask and of the background that are near, at least, or their grey values say nothing."""
+
+ALIKE = 0.5
+"""Share of the way from the background's grey values to the mask's from which on something looks like the mask."""
+
 BULGE = 0.25
 """Growth by more than this share of a mask is no bulge: so much was missing."""
+
+PINHOLES = 4
+"""Holes of a voxel in a volume, at most, that a right mask may hold: more are noise."""
 
 RING = 0.25
 """A loop around at least this share of a mask's pixels is a ring, around less the mouth of a bay."""
@@ -40,6 +53,7 @@ class Tidying:
         speck_size: voxels up to which specks are undone and remnants completed (`without_specks`).
         nibble_size: voxels up to which nibbles are undone.
         bite_size: voxels up to which nibbles that take something away are undone in the end (`without_bites`).
+        look_size: voxels from which on what is added must look like the mask (`without_background`). 0: never.
         bulge_ratio: of the outline that a change takes away to the one that it makes; below it, what mends nothing is
             undone (`without_bulges`). 0: never.
         object_betti: Betti numbers of the one object that a mask holds, each slice of a stack that is repaired slice by
@@ -58,10 +72,12 @@ class Tidying:
     gap_size: int = 0
     bite_size: int = 0
     bulge_ratio: float = 0.0
+    look_size: int = 0
 
     @property
     def reach(self) -> int:
-        """Voxels from a change within which its surroundings decide about it, but for bulges and the object's."""
+        """Voxels from a change within which its surroundings decide about it, in a region: what only whole masks are
+        asked for and an object's numbers are left out."""
         return 2 * (max(self.largest, self.bite_size) + 1)
 
     @property
@@ -71,7 +87,7 @@ class Tidying:
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        sizes = (self.largest, self.tolerance, self.gap_size, self.bite_size, self.bulge_ratio)
+        sizes = (self.largest, self.look_size, self.bulge_ratio, self.tolerance, self.gap_size, self.bite_size)
         return any(sizes) or bool(self.object_betti)
 
 
@@ -92,19 +108,24 @@ def object_betti(text: str) -> list[int] | None:
     return [int(number) for number in numbers]
 
 
-def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None) -> Mask:
+def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, image: NDArray[Any] | None = None) -> Mask:
     """The mask after a repair, tidied.
 
-    In turn `without_specks`, `without_bulges`, `keep_outline`, `join_pieces`, `without_bites`, `one_object`.
+    In turn `without_specks`, `without_background`, `without_bulges`, `keep_outline`, `join_pieces`, `without_bites`,
+    `one_object`.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
         axis: of a volume that was repaired slice by slice, the axis from slice to slice.
+        image: (C, *S), any numbers; needed where the rules have a `look_size`.
 
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
     """
     out = without_specks(before, after, rules, axis)
+    if rules.look_size:
+        assert image is not None, "what is added is judged by the image"
+        out = without_background(before, out, image, rules.look_size, axis)
     if rules.bulge_ratio:
         out = without_bulges(before, out, rules.bulge_ratio, axis)
     if rules.tolerance:
@@ -132,13 +153,63 @@ def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None
         (*S) bool, a new array.
     """
     if axis is not None:
-        return _each_slice(partial(one_object, betti=betti), before, after, axis)
+        return _each_slice(partial(one_object, betti=betti), axis, before, after)
     pieces, count = label_foreground(after)
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax() if count else after
     mostly = 2 * np.count_nonzero(largest & before) >= np.count_nonzero(before)
     out = largest if mostly and betti_numbers(largest) == tuple(betti) else after
     lost = np.count_nonzero(out) < LEFT * np.count_nonzero(before)
     return (before if lost else out).copy()
+
+
+def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int, axis: int | None = None) -> Mask:
+    """The mask after a repair, less growth into background.
+
+    Each change in one piece that adds `size` voxels or more is compared with the mask and with the background up to
+    five voxels (`NEAR`) around it, by the medians of the grey values. Where it is nearer to the background's it is
+    undone, whatever it mends: what lies between two vessels looks otherwise than a vessel's missing piece. Where there
+    is hardly any mask or background around it (`ENOUGH`), as in a hole, or both look alike, it stays.
+
+    Args:
+        before, after: (*S) bool, 2-D or 3-D.
+        image: (C, *S), any numbers; with several channels the nearer is along the line between both medians.
+        size: voxels; what is smaller is too small for a median in a noisy image.
+        axis: as for `tidy`; each slice is looked at alone.
+
+    Returns:
+        (*S) bool; `after` itself if all is kept.
+    """
+    if axis is not None:
+
+        def rule(old: Mask, new: Mask, pixels: NDArray[Any]) -> Mask:
+            return without_background(old, new, np.moveaxis(pixels, -1, 0), size)
+
+        return _each_slice(rule, axis, before, after, np.moveaxis(image, 0, -1))
+    wrong = [
+        (around, piece)
+        for around, piece, voxels in _changes(np.zeros_like(before), after & ~before)
+        if voxels >= size and _looks_like_background(before, piece, around, image)
+    ]
+    if not wrong:
+        return after
+    out = after.copy()
+    for around, piece in wrong:
+        out[around][piece] = False
+    return out
+
+
+def _looks_like_background(before: Mask, change: Mask, around: Box, image: NDArray[Any]) -> bool:
+    """Whether what a change, (*around), adds is nearer in its grey values to the background around it."""
+    near = grow_box(around, NEAR, before.shape)
+    added = np.zeros([side.stop - side.start for side in near], bool)
+    added[tuple(slice(s.start - n.start, s.stop - n.start) for s, n in zip(around, near, strict=True))] = change
+    ring = scipy.ndimage.binary_dilation(added, iterations=NEAR) & ~added
+    places = [ring & before[near], ring & ~before[near], added]
+    if min(map(np.count_nonzero, places[:2])) < ENOUGH:
+        return False
+    mask, background, grown = (np.median(image[(slice(None), *near)][:, place], 1) for place in places)
+    contrast = mask - background
+    return bool((grown - background) @ contrast < ALIKE * (contrast @ contrast))
 
 
 def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = None) -> Mask:
@@ -160,7 +231,7 @@ def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = N
         (*S) bool; `after` itself if all is kept.
     """
     if axis is not None:
-        return _each_slice(partial(without_bulges, ratio=ratio), before, after, axis)
+        return _each_slice(partial(without_bulges, ratio=ratio), axis, before, after)
     longer = [
         (around, piece)
         for around, piece, _ in _changes(before, after, BULGE * np.count_nonzero(before))
@@ -170,7 +241,7 @@ def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = N
         return after
     out, pieces = after.copy(), _numbered(before)  # the whole mask is numbered only where it must be
     for around, piece in longer:
-        if not _heals(before, piece, around, pieces):
+        if not _mends(before, piece, around, pieces):
             out[around][piece] = before[around][piece]
     return out
 
@@ -189,21 +260,6 @@ def _shared(one: Mask, other: Mask) -> int:
         a, b = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
         count += np.count_nonzero(a[1:] & b[:-1]) + np.count_nonzero(a[:-1] & b[1:])
     return count
-
-
-def _heals(before: Mask, change: Mask, around: Box, pieces: Labels) -> bool:
-    """Whether a change, (*around), mends something in the whole mask, whose pieces are numbered.
-
-    Seen from a voxel around it (`_effect`), closing the mouth of a bay joins two pieces.
-    """
-    old, new = betti_numbers(before[around]), betti_numbers(before[around] ^ change)
-    if any(n < o for o, n in zip(old[1:], new[1:], strict=True)):
-        return True
-    if new[0] >= old[0] or before[around][change].any():
-        return new[0] < old[0]
-    if _touched(pieces[around], change) > 1:
-        return True
-    return before.ndim == 2 and _closes_ring(before, change, around)  # in a volume a loop encloses nothing
 
 
 def _touched(pieces: Labels, change: Mask) -> int:
@@ -227,7 +283,8 @@ def keep_outline(
 
     A mask that needs no repair is moved a little all the same, as two readers differ. If no change in one piece has
     more than a share of the mask's voxels, and all that mend nothing (see `without_specks`) have no more together,
-    those that mend nothing are undone.
+    those that mend nothing are undone. In a volume, where all that the others mend is a few holes of a voxel
+    (`PINHOLES`), so are they: right masks have such.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -240,18 +297,25 @@ def keep_outline(
     """
     if axis is not None:
         rule = partial(keep_outline, tolerance=tolerance, keep_holes=keep_holes)
-        return _each_slice(rule, before, after, axis)
+        return _each_slice(rule, axis, before, after)
     changes = bounding_box(before ^ after)
     if changes is None:
         return after
     box, most, total = grow_box(changes, 1, before.shape), tolerance * np.count_nonzero(before), 0
-    out, marked = after.copy(), _numbered(before)[box] if keep_holes else None
-    old, new = before[box], out[box]
+    out, pieces = after.copy(), _pieces(before, keep_holes)
+    pieces = None if pieces is None else pieces[box]
+    old, new, mended = before[box], out[box], []
     for around, piece, voxels in _changes(old, after[box]):
-        if voxels > most or _effect(old, piece, around, marked) != "mends":
-            total += voxels
-            if total > most:
-                return after
+        if voxels <= most and _mends(old, piece, around, pieces, keep_holes):
+            mended.append((around, piece, voxels))
+            continue
+        total += voxels
+        if total > most:
+            return after
+        new[around][piece] = old[around][piece]
+    few = before.ndim == 3 and len(mended) <= PINHOLES
+    if few and all(size == 1 and not _mends(old, one, at, pieces, keep_holes=True) for at, one, size in mended):
+        for around, piece, _ in mended:
             new[around][piece] = old[around][piece]
     return out
 
@@ -273,7 +337,7 @@ def join_pieces(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axi
         (*S) bool; `after` itself if nothing is joined.
     """
     if axis is not None:
-        return _each_slice(partial(join_pieces, gap=gap, tolerance=tolerance), before, after, axis)
+        return _each_slice(partial(join_pieces, gap=gap, tolerance=tolerance), axis, before, after)
     used = bounding_box(after)
     if used is None or np.count_nonzero(before ^ after) <= tolerance * np.count_nonzero(before):
         return after
@@ -334,7 +398,7 @@ def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None)
         (*S) bool, a new array.
     """
     if axis is not None:
-        return _each_slice(partial(without_bites, size=size), before, after, axis)
+        return _each_slice(partial(without_bites, size=size), axis, before, after)
     out = after.copy()
     for around, piece, _ in _changes(before, before & after, size):
         if _effect(before, piece, around) == "none":
@@ -371,7 +435,8 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
         return after
     box = grow_box(changes, rules.largest + 1, before.shape)  # so far a remnant that touches a change can reach
     out = after.copy()
-    old, new, pieces = before[box], out[box], _numbered(before, axis)[box] if rules.keep_holes else None
+    old, new, pieces = before[box], out[box], _pieces(before, rules.keep_holes, axis)
+    pieces = None if pieces is None else pieces[box]
     if axis is None:
         _touch_up(old, new, rules, pieces, whole=True)
     else:
@@ -382,10 +447,10 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
     return out if out.any() else after
 
 
-def _each_slice(rule: Callable[[Mask, Mask], Mask], before: Mask, after: Mask, axis: int) -> Mask:
-    """What a rule makes of a volume whose slices are masks of their own."""
-    pairs = zip(np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0), strict=True)
-    return np.moveaxis(np.stack([rule(old, new) for old, new in pairs]), 0, axis)
+def _each_slice(rule: Callable[..., Mask], axis: int, *volumes: NDArray[Any]) -> Mask:
+    """What a rule makes of volumes whose slices, across an axis, are masks of their own."""
+    slices = zip(*(np.moveaxis(volume, axis, 0) for volume in volumes), strict=True)
+    return np.moveaxis(np.stack([rule(*parts) for parts in slices]), 0, axis)
 
 
 def _numbered(mask: Mask, axis: int | None = None) -> Labels:
@@ -395,8 +460,13 @@ def _numbered(mask: Mask, axis: int | None = None) -> Labels:
     return np.moveaxis(np.stack([label_foreground(part)[0] for part in np.moveaxis(mask, axis, 0)]), 0, axis)
 
 
+def _pieces(mask: Mask, keep_holes: bool, axis: int | None = None) -> Labels | None:
+    """The pieces by which `_mends` tells a join from a loop; None in pictures, where closing a ring mends it."""
+    return _numbered(mask, axis) if keep_holes or (mask.ndim == 3 and axis is None) else None
+
+
 def _touch_up(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None, *, whole: bool) -> None:
-    """Do it in `after`; not `whole`: what looks small may be a section of something large; `pieces`: see `_effect`."""
+    """Do it in `after`; not `whole`: what looks small may be a section of something large; `pieces`: see `_mends`."""
     _undo(before, after, rules, pieces)
     size, taken = rules.speck_size, before & ~after
     if whole and size and taken.any():
@@ -410,7 +480,7 @@ def _undo(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None) -> N
     """Write the values before over specks and nibbles in `after`."""
     for around, piece, voxels in _changes(before, after, rules.largest):
         sizes = {"mends": 0, "breaks": rules.speck_size, "none": rules.nibble_size}
-        if voxels <= sizes[_effect(before, piece, around, pieces)]:
+        if voxels <= sizes[_effect(before, piece, around, pieces, rules.keep_holes)]:
             after[around][piece] = before[around][piece]
 
 
@@ -431,23 +501,29 @@ def _changes(before: Mask, after: Mask, most: float = inf) -> Iterator[tuple[Box
 
 
 def _effect(
-    before: Mask, change: Mask, around: Box, pieces: Labels | None = None
+    before: Mask, change: Mask, around: Box, pieces: Labels | None = None, keep_holes: bool = False
 ) -> Literal["mends", "breaks", "none"]:
-    """What a change, (*around), does to the topology of the mask around it.
+    """What a change, (*around), does to the topology of the mask around it; arguments as for `_mends`."""
+    if _mends(before, change, around, pieces, keep_holes):
+        return "mends"
+    return "none" if betti_numbers(before[around]) == betti_numbers(before[around] ^ change) else "breaks"
 
-    Given the numbers of all pieces of the mask before, only they count as mended, and what hangs together elsewhere is
-    one: joining its parts closes a loop.
+
+def _mends(before: Mask, change: Mask, around: Box, pieces: Labels | None, keep_holes: bool = False) -> bool:
+    """Whether a change, (*around), lowers a Betti number of the mask a voxel around it.
+
+    Given the numbers of all pieces of the whole mask before, what hangs together elsewhere is one: joining its parts
+    closes a loop and mends nothing, but for a ring in a picture. With `keep_holes` neither that nor filling a hole,
+    tunnel or cavity mends anything.
     """
     old, new = betti_numbers(before[around]), betti_numbers(before[around] ^ change)
-    if pieces is None:
-        mends = any(n < o for o, n in zip(old, new, strict=True))
-    elif before[around][change].any():
-        mends = new[0] < old[0]  # a whole piece is taken away
-    else:
-        mends = _touched(pieces[around], change) > 1
-    if mends:
-        return "mends"
-    return "none" if old == new else "breaks"
+    if not keep_holes and any(n < o for o, n in zip(old[1:], new[1:], strict=True)):
+        return True
+    if new[0] >= old[0]:
+        return False
+    if pieces is None or before[around][change].any() or _touched(pieces[around], change) > 1:
+        return True
+    return before.ndim == 2 and not keep_holes and _closes_ring(before, change, around)
 
 
 def _holes(mask: Mask) -> Labels:

@@ -75,7 +75,7 @@ def repair(net: RNCA, trials: Sequence[Trial], steps: int, rules: Tidying = NOTH
             image = torch.from_numpy(np.ascontiguousarray(trial.image))[None].to(device)
             start = torch.from_numpy(np.ascontiguousarray(trial.start))[None, None].to(device)
             mask = (fast(image, start, steps)[0, 0] > 0.5).cpu().numpy()
-            masks.append(tidy(trial.start > 0.5, mask, rules))
+            masks.append(tidy(trial.start > 0.5, mask, rules, image=trial.image))
     return masks
 
 

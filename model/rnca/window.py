@@ -52,6 +52,7 @@ class Window:
         axis: from slice to slice for a 2-D model on a volume.
         low: the model's own grid, if it has one.
         rules: how the mask is tidied after the last step.
+        seen: (C, *box) the image as it came, for rules that look at it.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class Window:
         low: Low | None,
         device: str,
         rules: Tidying = NOTHING,
+        seen: NDArray[Any] | None = None,
     ) -> None:
-        self.box, self.axis, self.low, self.rules = box, axis, low, rules
+        self.box, self.axis, self.low, self.rules, self.seen = box, axis, low, rules, seen
         self.free, self.writable = free, free if inside is None else free & inside
         self.before: Mask = start > 0.5 if start.dtype != bool else start
         self.now = self.before.copy()
@@ -125,7 +127,7 @@ class Window:
 
     def _settle(self, earlier: Mask) -> tuple[int, Box | None]:
         """Tidy; returns how many voxels differ from an earlier mask, and the box around them."""
-        mask = tidy(self.before, self._all, self.rules, self.axis)
+        mask = tidy(self.before, self._all, self.rules, self.axis, self.seen)
         self._replace(np.where(self.free, mask, self.before))  # a remnant of a hole may hold other labels
         places = np.nonzero(self.now != earlier)
         return len(places[0]), self._around(places)
@@ -184,6 +186,7 @@ class Window:
         out.before, out.now, out.free = (m[place].copy() for m in (self.before, self.now, self.free))
         out.writable = out.free if self.writable is self.free else self.writable[place].copy()
         out.image, out.start = self.image[part], self.start[part]
+        out.seen = None if self.seen is None else self.seen[(slice(None), *place)]
         return out
 
     def final(self, module: Any, steps: int, stochastic: bool = False) -> Mask:

@@ -57,6 +57,7 @@ class Metadata:
     nibble_size: int = 0  # the same for changes at the border
     bite_size: int = 0  # the same for those that take something away
     bulge_ratio: float = 0.0  # of the outline that a change takes away to what it makes: below it, it is undone
+    look_size: int = 0  # voxels: what is added and is as large must look like the mask, not like background
     object_betti: list[int] | None = None  # of the one object that a mask, or each slice of a stack, holds
     keep_holes: bool = False  # whether small holes, tunnels and cavities are the objects' own
     tolerance: float = 0.0  # share of a mask's voxels within which its outline counts as right and is left alone
