@@ -218,7 +218,7 @@ RECIPES = {
         16.0,
         start="organ-2d",  # that gave 1.0.0; 1.1.0 is a mean (models.py export --mean), as its card says
         dims=3,
-        tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8),
+        tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8, look_size=30),
     ),
     "organ-3d-nc": Recipe(
         "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes, also where they touch"
@@ -240,7 +240,7 @@ RECIPES = {
         ),
         16.0,
         start="organ-3d",  # it was 1.0.1 then; 1.1.0 is a mean, as its card says
-        tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8),
+        tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8, look_size=30),
         dims=3,
     ),
     "vessel-3d": Recipe(
@@ -267,7 +267,7 @@ RECIPES = {
         16.0,
         start="organ-3d",
         dims=3,
-        tidying=Tidying(32, 8, tolerance=0.03),
+        tidying=Tidying(32, 8, tolerance=0.03, look_size=30),
     ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",
@@ -279,6 +279,6 @@ RECIPES = {
         16.0,
         start="vessel-3d-nc",  # it was 1.0.0 then
         dims=3,
-        tidying=Tidying(32, 8, keep_holes=True, tolerance=0.03, gap_size=2),
+        tidying=Tidying(32, 8, keep_holes=True, tolerance=0.04, gap_size=2, look_size=30),
     ),
 }

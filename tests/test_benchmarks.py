@@ -735,7 +735,7 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
     given = save_model(net, tmp_path / "mine.ts", describe(net, "mine", "1.0.0", speck_size=1, nibble_size=3))
     monkeypatch.setenv("PYTHONHASHSEED", "0")  # else it starts itself again
     words = ["reexport.py", str(given), "--specks", "5", "--keep-holes", "--betti", "1,1", "--version", "1.0.1"]
-    words += ["--tolerance", "0.02", "--gaps", "2", "--bites", "4", "--bulges", "0.8"]
+    words += ["--tolerance", "0.02", "--gaps", "2", "--bites", "4", "--bulges", "0.8", "--looks", "9"]
     monkeypatch.setattr(sys, "argv", [*words, "-o", str(tmp_path / "out")])
     reexport.main()
     first, second = load_model(given), load_model(tmp_path / "out" / "mine" / "mine.ts")
@@ -748,6 +748,7 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
         gap_size=2,
         bite_size=4,
         bulge_ratio=0.8,
+        look_size=9,
         version="1.0.1",
     )
     assert json.loads((tmp_path / "out" / "mine" / "metadata.json").read_text())["speck_size"] == 5

@@ -643,12 +643,13 @@ def test_options_of_export_become_rules_of_the_model(tmp_path, rnca, monkeypatch
     words = ["export", tmp_path, "-o", tmp_path / "m.ts"]
     for more in (
         [],
-        ["--specks", 5, "--bites", 4, "--bulges", "0.8", "--betti", "1,1"],
+        ["--specks", 5, "--bites", 4, "--bulges", "0.8", "--looks", 9, "--betti", "1,1"],
         ["--keep-holes", "--betti", "none", "--tolerance", "0.02", "--gaps", "2"],
     ):
         assert rnca(*words, *more) == 0
     third = {"keep_holes": True, "gap_size": 2, "tolerance": 0.02, "object_betti": None}
-    assert runs == [{}, {"speck_size": 5, "bite_size": 4, "bulge_ratio": 0.8, "object_betti": [1, 1]}, third]
+    second = {"speck_size": 5, "bite_size": 4, "bulge_ratio": 0.8, "look_size": 9, "object_betti": [1, 1]}
+    assert runs == [{}, second, third]
     capfd.readouterr()
     assert rnca(*words, "--betti", "ring") == 2
     assert "not as 'ring'" in capfd.readouterr().err and len(runs) == 3

@@ -114,6 +114,7 @@ def test_a_region_gets_what_it_would_get_without_it_and_without_tolerance_and_no
         "object_betti": data.draw(st.sampled_from([None, [1, 0, 0][: mask.ndim], [1, 1, 0][: mask.ndim]])),
         "tolerance": 0.0,
         "bulge_ratio": 0.0,
+        "look_size": 0,
     }
     whole, nearest = by_definition(net, image, mask, steps)
     assume(nearest > MARGIN)
@@ -121,11 +122,11 @@ def test_a_region_gets_what_it_would_get_without_it_and_without_tolerance_and_no
     expected[region] = tidy(mask > 0, whole > 0, Tidying(**entries))[region]
     found = refine(image, mask, model_of(net, **entries), steps, roi=region).mask
     np.testing.assert_array_equal(found, expected)
-    tolerant = model_of(net, **entries | {"tolerance": 0.5, "bulge_ratio": 1.0})
+    tolerant = model_of(net, **entries | {"tolerance": 0.5, "bulge_ratio": 1.0, "look_size": 2})
     np.testing.assert_array_equal(refine(image, mask, tolerant, steps, roi=region).mask, expected)
     joining = model_of(net, **entries | {"gap_size": 2, "bite_size": 1, "keep_holes": True})
     for model in (tolerant, joining):
-        expected = tidy(mask > 0, whole > 0, model.metadata.tidying)
+        expected = tidy(mask > 0, whole > 0, model.metadata.tidying, image=image)
         np.testing.assert_array_equal(refine(image, mask, model, steps).mask, expected)
 
 

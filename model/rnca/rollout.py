@@ -34,6 +34,7 @@ from .geometry import (
 )
 from .intensity import NetworkInput
 from .labels import check_mask, pick_labels, soft_start
+from .tidy import NEAR
 from .window import Low, Mask, Window
 from .zoo import Metadata, as_model
 
@@ -319,7 +320,12 @@ def open_window(
     inner = bounding_box(start[domain] > metadata.alive_threshold if soft else start[domain])
     if inner is None:
         return None
-    around = grow_box(inner, margin(steps + 2), tuple(d.stop - d.start for d in domain))
+    rules = metadata.tidying
+    if region is not None:
+        # who names a region says that something is wrong there, however small, thin or unlike the rest
+        rules = replace(rules, tolerance=0.0, bulge_ratio=0.0, look_size=0)
+    sight = NEAR if rules.look_size else 0
+    around = grow_box(inner, margin(steps + 2 + sight), tuple(d.stop - d.start for d in domain))
     box = tuple(slice(d.start + a.start, d.start + a.stop) for d, a in zip(domain, around, strict=True))
     low = None
     if resampled:
@@ -328,10 +334,6 @@ def open_window(
     start = start[box].copy()  # so that the whole volume's can go
     free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
     inside = None if region is None else _inside(region, box)
-    rules = metadata.tidying
-    if region is not None:
-        # who names a region says that something is wrong there, however small, thin or unlike the rest
-        rules = replace(rules, tolerance=0.0, bulge_ratio=0.0, look_size=0)
     seen = pixels.channels[(slice(None), *box)]
     return Window(box, pixels.part(box), start, free, inside, axis, low, device, rules, seen)
 
