@@ -35,6 +35,9 @@ ENOUGH = 20
 ALIKE = 0.5
 """Share of the way from the background's grey values to the mask's from which on something looks like the mask."""
 
+VISIBLE = 0.3
+"""Deviations within mask and background by which their medians differ, or the difference is noise."""
+
 BULGE = 0.25
 """Growth by more than this share of a mask is no bulge: so much was missing."""
 
@@ -168,7 +171,7 @@ def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int
     Each change in one piece that adds `size` voxels or more is compared with the mask and with the background up to
     five voxels (`NEAR`) around it, by the medians of the grey values. Where it is nearer to the background's it is
     undone, whatever it mends: what lies between two vessels looks otherwise than a vessel's missing piece. Where there
-    is hardly any mask or background around it (`ENOUGH`), as in a hole, or both look alike, it stays.
+    is hardly any mask or background around it (`ENOUGH`), as in a hole, or both look alike (`VISIBLE`), it stays.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -207,9 +210,12 @@ def _looks_like_background(before: Mask, change: Mask, around: Box, image: NDArr
     places = [ring & before[near], ring & ~before[near], added]
     if min(map(np.count_nonzero, places[:2])) < ENOUGH:
         return False
-    mask, background, grown = (np.median(image[(slice(None), *near)][:, place], 1) for place in places)
+    values = [image[(slice(None), *near)][:, place] for place in places]
+    mask, background, grown = (np.median(part, 1) for part in values)
     contrast = mask - background
-    return bool((grown - background) @ contrast < ALIKE * (contrast @ contrast))
+    spread = np.mean([np.std(contrast @ part) for part in values[:2]])
+    visible = contrast @ contrast > VISIBLE * spread
+    return bool(visible and (grown - background) @ contrast < ALIKE * (contrast @ contrast))
 
 
 def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = None) -> Mask:
