@@ -46,6 +46,7 @@ class Recipe:
     colour: str = "luminance"  # what of a colour image the network sees
     tidying: Tidying = NOTHING  # of the metadata
     gain: float = 1.0  # at export updates are made this much longer: they rest where they did, and are there sooner
+    steps: int = 64  # of the metadata: the default of a repair
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
     dims: int = 2
 
@@ -144,6 +145,7 @@ RECIPES = {
         32.0,
         start="organ-2d-nc",  # it was 1.0.0 then
         tidying=Tidying(32, 2, tolerance=0.03),
+        steps=96,
     ),
     "myocardium-2d": Recipe(
         "Closes the ring of the left ventricle's myocardium in short-axis cine MR slices: gaps, missing wedges, thinned"

@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--gaps", type=int, help="the metadata's gap_size")
     parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
+    parser.add_argument("--steps", type=int, help="the metadata's steps")
     parser.add_argument("--version", help="the metadata's version")
     parser.add_argument("-o", "--output", type=Path, default=ZOO, help="for NAME/NAME.ts; default: the zoo")
     options = parser.parse_args()
@@ -74,6 +75,7 @@ def main() -> None:
             "keep_holes": options.keep_holes,
             "tolerance": options.tolerance,
             "gap_size": options.gaps,
+            "steps": options.steps,
             "version": options.version,
         }
         changes: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}

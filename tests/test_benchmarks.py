@@ -649,7 +649,7 @@ def test_the_mean_of_shipped_models_says_what_it_is_made_of() -> None:
 def test_the_mean_of_shipped_models_is_exported_with_its_figures_and_parents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = replace(recipes.RECIPES["organ-2d"], sources=(), phantoms=("blobs:10:48",))
+    recipe = replace(recipes.RECIPES["organ-2d"], sources=(), phantoms=("blobs:10:48",), steps=32)
     monkeypatch.setitem(recipes.RECIPES, "organ-2d", recipe)
     words = ["models.py", "export", "organ-2d", "--mean", "organ-2d", "general-2d", "--version", "2.0.0"]
     words += ["--trials", "1", "--cases", str(tmp_path), "-o", str(tmp_path)]
@@ -658,6 +658,7 @@ def test_the_mean_of_shipped_models_is_exported_with_its_figures_and_parents(
     folder = tmp_path / "organ-2d" / "zoo"
     made, first = load_model(folder / "organ-2d.ts"), load_model("organ-2d").metadata
     assert made.metadata.version == "2.0.0" and made.metadata.tolerance == recipe.tidying.tolerance
+    assert made.metadata.steps == recipe.steps == 32
     assert made.metadata.parent == f"organ-2d {first.version} {first.weights_sha256}"
     assert set(made.metadata.figures) == {f"validation, {steps} steps" for steps in (64, 128, 256)}
     expected, training = models.mean_of_shipped(["organ-2d", "general-2d"])
@@ -735,7 +736,7 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
     given = save_model(net, tmp_path / "mine.ts", describe(net, "mine", "1.0.0", speck_size=1, nibble_size=3))
     monkeypatch.setenv("PYTHONHASHSEED", "0")  # else it starts itself again
     words = ["reexport.py", str(given), "--specks", "5", "--keep-holes", "--betti", "1,1", "--version", "1.0.1"]
-    words += ["--tolerance", "0.02", "--gaps", "2", "--bites", "4", "--bulges", "0.8", "--looks", "9"]
+    words += ["--tolerance", "0.02", "--gaps", "2", "--bites", "4", "--bulges", "0.8", "--looks", "9", "--steps", "32"]
     monkeypatch.setattr(sys, "argv", [*words, "-o", str(tmp_path / "out")])
     reexport.main()
     first, second = load_model(given), load_model(tmp_path / "out" / "mine" / "mine.ts")
@@ -749,6 +750,7 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
         bite_size=4,
         bulge_ratio=0.8,
         look_size=9,
+        steps=32,
         version="1.0.1",
     )
     assert json.loads((tmp_path / "out" / "mine" / "metadata.json").read_text())["speck_size"] == 5

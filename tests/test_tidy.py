@@ -301,6 +301,11 @@ def test_where_there_is_nothing_to_compare_with_growth_stays() -> None:
     dark = before[None].astype(np.float32)
     assert without_background(before, np.ones_like(before), dark, 1).all(), "a dark spot in an organ"
     assert without_background(~before, np.ones_like(before), 1 - dark, 1).all(), "all of the picture"
+    drawing = ".............\n.............\n.............\n.....+++.....\n....#####....\n....#####....\n....#####...."
+    before, after = picture(drawing + "\n....#####....")
+    assert (without_background(before, after, before[None], 1) == before).all(), "twenty pixels within five"
+    before[7, 4] = after[7, 4] = False
+    assert (without_background(before, after, before[None], 1) == after).all(), "nineteen"
 
 
 @given(masks, st.integers(1, 9), st.floats(0.02, 0.5), st.floats(0.1, 5))
