@@ -173,6 +173,19 @@ def test_a_tip_of_an_organ_grows_where_a_region_asks_for_it(dims: int) -> None:
     np.testing.assert_array_equal(refine(image, mask, model, 40, roi=region).mask, whole)
 
 
+def test_growth_into_background_is_made_where_a_region_asks_for_it() -> None:
+    """A column grows that is nearer to the background: of that, 20 pixels are further away than the step looks."""
+    mask = np.zeros((5, 30), np.uint8)
+    mask[:, :20] = 1
+    image = 9 * mask.astype(np.float32)
+    image[:, 20] = 2.4
+    grown = (image > 0).astype(np.uint8)
+    model = model_of(filler(), look_size=5)
+    np.testing.assert_array_equal(refine(image, mask, model_of(filler()), 1).mask, grown)
+    np.testing.assert_array_equal(refine(image, mask, model, 1).mask, mask)
+    np.testing.assert_array_equal(refine(image, mask, model, 1, roi="10:30,0:5").mask, grown)
+
+
 def test_a_rollout_that_came_to_rest_tidies_too() -> None:
     """A pixel beside the ring is as bright as the ring: the filler takes it in, which mends nothing."""
     image, mask, ring = broken_ring()
