@@ -428,7 +428,7 @@ def test_ctrl_c_stops_all_processes_and_the_next_call_goes_on(tmp_path, filler, 
 
 def no_process_of_group(group):
     """Whether all processes of a group have ended; the last ones may take a moment."""
-    for _ in range(200):
+    for _ in range(600):
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
