@@ -34,7 +34,7 @@ from common.inflate import inflate
 from common.running import choose, guarded, measure
 from common.scores import patch_boxes, patch_scores, pool_patches
 from common.tables import Rows, aggregate, as_csv, markdown
-from conftest import random_net
+from conftest import filler, random_net
 from little import save
 from rnca.automaton import RNCA
 from rnca.cards import parse_source
@@ -363,6 +363,23 @@ def test_each_number_of_steps_is_a_repair_of_its_own_specks_undone(shape: tuple[
         assert (found[steps] == rnca.refine(image, start > 0.5, tidy, steps).mask).all()
         assert (found[steps] != kept[steps]).any()
     assert refiners.automaton(tidy).identity != refiners.automaton(raw).identity
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_each_number_of_steps_is_a_repair_of_its_own_with_growth_judged_by_the_image(slices: int) -> None:
+    """A column grows that is nearer to the background."""
+    start = np.zeros((5, 30), np.float32)
+    start[:, :20] = 1
+    image = 9 * start
+    image[:, 20] = 2.4
+    if slices > 1:
+        start, image = np.stack([start] * slices), np.stack([image] * slices)
+    told = [describe(filler(), "f", look_size=size, intensity={"kind": "none"}) for size in (5, 0)]
+    looking, blind = (Model(metadata, rnca.compile(filler()), "") for metadata in told)
+    found = refiners.automaton(looking, [1, 2]).repair(image, start)
+    kept = refiners.automaton(blind, [1, 2]).repair(image, start)
+    for steps in (1, 2):
+        assert (found[steps] == (start > 0)).all() and (kept[steps] == (image > 0)).all()
 
 
 def test_slice_in_its_volume_is_repaired_as_the_volume_is() -> None:

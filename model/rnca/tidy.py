@@ -308,8 +308,7 @@ def keep_outline(
     if changes is None:
         return after
     box, most, total = grow_box(changes, 1, before.shape), tolerance * np.count_nonzero(before), 0
-    out, pieces = after.copy(), _pieces(before, keep_holes)
-    pieces = None if pieces is None else pieces[box]
+    out, pieces = after.copy(), _pieces(before, box, keep_holes)
     old, new, mended = before[box], out[box], []
     for around, piece, voxels in _changes(old, after[box]):
         if voxels <= most and _mends(old, piece, around, pieces, keep_holes):
@@ -441,8 +440,7 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
         return after
     box = grow_box(changes, rules.largest + 1, before.shape)  # so far a remnant that touches a change can reach
     out = after.copy()
-    old, new, pieces = before[box], out[box], _pieces(before, rules.keep_holes, axis)
-    pieces = None if pieces is None else pieces[box]
+    old, new, pieces = before[box], out[box], _pieces(before, box, rules.keep_holes, axis)
     if axis is None:
         _touch_up(old, new, rules, pieces, whole=True)
     else:
@@ -466,9 +464,12 @@ def _numbered(mask: Mask, axis: int | None = None) -> Labels:
     return np.moveaxis(np.stack([label_foreground(part)[0] for part in np.moveaxis(mask, axis, 0)]), 0, axis)
 
 
-def _pieces(mask: Mask, keep_holes: bool, axis: int | None = None) -> Labels | None:
-    """The pieces by which `_mends` tells a join from a loop; None in pictures, where closing a ring mends it."""
-    return _numbered(mask, axis) if keep_holes or (mask.ndim == 3 and axis is None) else None
+def _pieces(mask: Mask, box: Box, keep_holes: bool, axis: int | None = None) -> Labels | None:
+    """In a box, the pieces of the whole mask by which `_mends` tells a join from a loop.
+
+    None in pictures, where closing a loop may close a ring, unless holes are kept.
+    """
+    return _numbered(mask, axis)[box] if keep_holes or (mask.ndim == 3 and axis is None) else None
 
 
 def _touch_up(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None, *, whole: bool) -> None:
