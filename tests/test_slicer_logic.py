@@ -547,6 +547,28 @@ def test_training_without_corrections_is_refused_in_words(server: Server, tmp_pa
         assert office.said[-1][1] and "at least 2" in office.said[-1][0]
 
 
+def test_answer_that_was_overtaken_does_not_bring_a_stopped_training_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office, late, asked = Office(server), threading.Event(), threading.Event()
+
+    def training(client: Client) -> dict[str, Any]:
+        if asked.is_set():
+            return {"status": "STOPPED"}
+        asked.set()
+        late.wait(30)
+        return {"status": "RUNNING"}
+
+    monkeypatch.setattr(Client, "training", training)
+    office.logic.refresh_training()
+    assert asked.wait(30)
+    office.logic.refresh_training()
+    tick_until(office.logic.tick, lambda: office.logic.training == {"status": "STOPPED"})
+    late.set()
+    office.wait()
+    assert office.logic.training == {"status": "STOPPED"}
+
+
 def test_gate_is_told_in_words() -> None:
     scores = {"old": {"dice": 0.91, "betti": 1.5}, "new": {"dice": 0.93, "betti": 0.5}}
     taken = gate_in_words({"status": "DONE", "result": {"published": "1.0.1", "gate": {**scores, "passed": True}}})

@@ -529,7 +529,7 @@ def test_training_is_watched_ends_with_the_gate_in_words_and_versions_roll_back(
     bench.ui.trainButton.click()
     until(lambda: "was stopped" in bench.ui.gateLabel.text)
     bench.settle()
-    until(lambda: bench.ui.trainButton.text == "Train")
+    until(lambda: bench.ui.trainButton.text == "Train" and bench.ui.connectButton.enabled)
 
     tiny = {"iterations": 20, "patch": 16, "batch": 2}
     assert server.http.post("/train/rnca_refine", json=tiny).status_code == 200

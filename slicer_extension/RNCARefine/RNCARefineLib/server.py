@@ -3,6 +3,7 @@
 Each method returns at once; the outcome comes through a signal in the main thread, by `tick`.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -65,6 +66,8 @@ class ServerLogic:
         self.default_model = ""
         self.info: dict[str, Any] = {}
         self.training: dict[str, Any] = {}
+        self._questions = itertools.count()
+        self._answered = -1
 
     def tick(self) -> None:
         """Hand over what came in."""
@@ -276,6 +279,8 @@ class ServerLogic:
     def refresh_training(self) -> None:
         """Ask how the training goes; call it every second or so while one runs."""
 
+        number = next(self._questions)
+
         def work(client: Client) -> dict[str, Any]:
             status = client.training()
             if status.get("status") == "RUNNING":
@@ -283,6 +288,10 @@ class ServerLogic:
             return status
 
         def done(found: dict[str, Any]) -> None:
+            if number < self._answered:  # overtaken: it was asked before a stop, say, and says that a training runs
+                self.changed.emit()
+                return
+            self._answered = number
             ended = self.training.get("status") == "RUNNING" and found.get("status") != "RUNNING"
             self.training = found
             if ended:
