@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--bites", type=int, help="the metadata's bite_size")
     parser.add_argument("--looks", type=int, help="the metadata's look_size")
     parser.add_argument("--bulges", type=float, help="the metadata's bulge_ratio")
+    parser.add_argument("--bays", type=int, help="the metadata's bay_width")
     parser.add_argument("--gaps", type=int, help="the metadata's gap_size")
     parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
@@ -74,6 +75,7 @@ def main() -> None:
             "bulge_ratio": options.bulges,
             "keep_holes": options.keep_holes,
             "tolerance": options.tolerance,
+            "bay_width": options.bays,
             "gap_size": options.gaps,
             "steps": options.steps,
             "version": options.version,

@@ -65,6 +65,8 @@ def _tidying(meta: Metadata) -> str:
         steps.append(f"bulges that take less than {meta.bulge_ratio:g} of the outline away that they make are undone")
     if meta.tolerance:
         steps.append(f"an outline that would move by {meta.tolerance:.1%} of the mask or less is left alone")
+    if meta.bay_width:
+        steps.append(f"bays up to {meta.bay_width} voxels wide that were left half filled are filled")
     if meta.gap_size:
         steps.append(f"pieces with up to {meta.gap_size} voxels between them are joined")
     if meta.object_betti:

@@ -515,6 +515,9 @@ def export(
         bool | None,
         of_parent("Whether small holes are the objects' own and not filled", "--keep-holes/--fill-holes"),
     ] = None,
+    bays: Annotated[
+        int | None, of_parent("Bays up to this many voxels wide that were left half filled are filled", least=0)
+    ] = None,
     gaps: Annotated[
         int | None, of_parent("Pieces with up to this many voxels between them are joined", least=0)
     ] = None,
@@ -545,6 +548,7 @@ def export(
         "look_size": looks,
         "bulge_ratio": bulges,
         "keep_holes": keep_holes,
+        "bay_width": bays,
         "gap_size": gaps,
         "tolerance": tolerance,
     }

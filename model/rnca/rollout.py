@@ -34,7 +34,6 @@ from .geometry import (
 )
 from .intensity import NetworkInput
 from .labels import check_mask, pick_labels, soft_start
-from .tidy import NEAR
 from .window import Low, Mask, Window
 from .zoo import Metadata, as_model
 
@@ -324,8 +323,7 @@ def open_window(
     if region is not None:
         # who names a region says that something is wrong there, however small, thin or unlike the rest
         rules = replace(rules, tolerance=0.0, bulge_ratio=0.0, look_size=0)
-    sight = NEAR if rules.look_size else 0
-    around = grow_box(inner, margin(steps + 2 + sight), tuple(d.stop - d.start for d in domain))
+    around = grow_box(inner, margin(steps + 2 + rules.sight), tuple(d.stop - d.start for d in domain))
     box = tuple(slice(d.start + a.start, d.start + a.stop) for d, a in zip(domain, around, strict=True))
     low = None
     if resampled:

@@ -2,22 +2,22 @@
 into what lies beside an object is undone, a right outline is left alone, what almost touches is joined, and one object
 stays one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from math import inf
 from typing import Any, Literal
 
 import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
 
+from .changes import Mask, each_change, each_slice
 from .errors import InputError
 from .geometry import Box, bounding_box, grow_box
+from .looks import NEAR, fill_bays, without_background
 from .topology import betti_numbers, label_foreground
 
-Mask = NDArray[np.bool_]
 Labels = NDArray[np.int32]
 
 LOST = 0.1
@@ -25,18 +25,6 @@ LOST = 0.1
 
 LEFT = 0.25
 """An object of which less than this share is left was not repaired but lost."""
-
-NEAR = 5
-"""Voxels around a change that its grey values are compared with."""
-
-ENOUGH = 20
-"""Voxels of the mask and of the background that are near, at least, or their grey values say nothing."""
-
-ALIKE = 0.5
-"""Share of the way from the background's grey values to the mask's from which on something looks like the mask."""
-
-VISIBLE = 0.3
-"""Deviations within mask and background by which their medians differ, or the difference is noise."""
 
 BULGE = 0.25
 """Growth by more than this share of a mask is no bulge: so much was missing."""
@@ -65,6 +53,7 @@ class Tidying:
             closing a loop does not either.
         tolerance: share of the voxels within which a mask's outline counts as right (`keep_outline`).
         gap_size: voxels between pieces up to which they are joined, if there was something to repair (`join_pieces`).
+        bay_width: voxels up to which bays that were left half filled are filled (`fill_bays`). 0: never.
     """
 
     speck_size: int = 0
@@ -76,12 +65,18 @@ class Tidying:
     bite_size: int = 0
     bulge_ratio: float = 0.0
     look_size: int = 0
+    bay_width: int = 0
 
     @property
     def reach(self) -> int:
         """Voxels from a change within which its surroundings decide about it, in a region: what only whole masks are
         asked for and an object's numbers are left out."""
-        return 2 * (max(self.largest, self.bite_size) + 1)
+        return 2 * (max(self.largest, self.bite_size, self.bay_width) + 1)
+
+    @property
+    def sight(self) -> int:
+        """Voxels around the mask, beyond what a repair can reach, that grey values are looked at."""
+        return NEAR if self.look_size or self.bay_width else 0
 
     @property
     def largest(self) -> int:
@@ -90,8 +85,7 @@ class Tidying:
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        sizes = (self.largest, self.look_size, self.bulge_ratio, self.tolerance, self.gap_size, self.bite_size)
-        return any(sizes) or bool(self.object_betti)
+        return self != Tidying(keep_holes=self.keep_holes)
 
 
 NOTHING = Tidying()
@@ -114,25 +108,28 @@ def object_betti(text: str) -> list[int] | None:
 def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, image: NDArray[Any] | None = None) -> Mask:
     """The mask after a repair, tidied.
 
-    In turn `without_specks`, `without_background`, `without_bulges`, `keep_outline`, `join_pieces`, `without_bites`,
-    `one_object`.
+    In turn `without_specks`, `without_background`, `without_bulges`, `keep_outline`, `fill_bays`, `join_pieces`,
+    `without_bites`, `one_object`.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
         axis: of a volume that was repaired slice by slice, the axis from slice to slice.
-        image: (C, *S), any numbers; needed where the rules have a `look_size`.
+        image: (C, *S), any numbers; needed where the rules have a `look_size` or a `bay_width`.
 
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
     """
     out = without_specks(before, after, rules, axis)
     if rules.look_size:
-        assert image is not None, "what is added is judged by the image"
+        assert image is not None, "growth is judged by the image"
         out = without_background(before, out, image, rules.look_size, axis)
     if rules.bulge_ratio:
         out = without_bulges(before, out, rules.bulge_ratio, axis)
     if rules.tolerance:
         out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes)
+    if rules.bay_width:
+        assert image is not None, "bays are judged by the image"
+        out = fill_bays(before, out, image, rules.bay_width, axis)
     if rules.gap_size:
         out = join_pieces(before, out, rules.gap_size, rules.tolerance, axis)
     if rules.bite_size:
@@ -156,66 +153,13 @@ def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None
         (*S) bool, a new array.
     """
     if axis is not None:
-        return _each_slice(partial(one_object, betti=betti), axis, before, after)
+        return each_slice(partial(one_object, betti=betti), axis, before, after)
     pieces, count = label_foreground(after)
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax() if count else after
     mostly = 2 * np.count_nonzero(largest & before) >= np.count_nonzero(before)
     out = largest if mostly and betti_numbers(largest) == tuple(betti) else after
     lost = np.count_nonzero(out) < LEFT * np.count_nonzero(before)
     return (before if lost else out).copy()
-
-
-def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int, axis: int | None = None) -> Mask:
-    """The mask after a repair, less growth into background.
-
-    Each change in one piece that adds `size` voxels or more is compared with the mask and with the background up to
-    five voxels (`NEAR`) around it, by the medians of the grey values. Where it is nearer to the background's it is
-    undone, whatever it mends: what lies between two vessels looks otherwise than a vessel's missing piece. Where there
-    is hardly any mask or background around it (`ENOUGH`), as in a hole, or both look alike (`VISIBLE`), it stays.
-
-    Args:
-        before, after: (*S) bool, 2-D or 3-D.
-        image: (C, *S), any numbers; with several channels the nearer is along the line between both medians.
-        size: voxels; what is smaller is too small for a median in a noisy image.
-        axis: as for `tidy`; each slice is looked at alone.
-
-    Returns:
-        (*S) bool; `after` itself if all is kept.
-    """
-    if axis is not None:
-
-        def rule(old: Mask, new: Mask, pixels: NDArray[Any]) -> Mask:
-            return without_background(old, new, np.moveaxis(pixels, -1, 0), size)
-
-        return _each_slice(rule, axis, before, after, np.moveaxis(image, 0, -1))
-    wrong = [
-        (around, piece)
-        for around, piece, voxels in _changes(np.zeros_like(before), after & ~before)
-        if voxels >= size and _looks_like_background(before, piece, around, image)
-    ]
-    if not wrong:
-        return after
-    out = after.copy()
-    for around, piece in wrong:
-        out[around][piece] = False
-    return out
-
-
-def _looks_like_background(before: Mask, change: Mask, around: Box, image: NDArray[Any]) -> bool:
-    """Whether what a change, (*around), adds is nearer in its grey values to the background around it."""
-    near = grow_box(around, NEAR, before.shape)
-    added = np.zeros([side.stop - side.start for side in near], bool)
-    added[tuple(slice(s.start - n.start, s.stop - n.start) for s, n in zip(around, near, strict=True))] = change
-    ring = scipy.ndimage.binary_dilation(added, iterations=NEAR) & ~added
-    places = [ring & before[near], ring & ~before[near], added]
-    if min(map(np.count_nonzero, places[:2])) < ENOUGH:
-        return False
-    values = [image[(slice(None), *near)][:, place] for place in places]
-    mask, background, grown = (np.median(part, 1) for part in values)
-    contrast = mask - background
-    spread = np.mean([np.std(contrast @ part) for part in values[:2]])
-    visible = contrast @ contrast > VISIBLE * spread
-    return bool(visible and (grown - background) @ contrast < ALIKE * (contrast @ contrast))
 
 
 def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = None) -> Mask:
@@ -237,10 +181,10 @@ def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = N
         (*S) bool; `after` itself if all is kept.
     """
     if axis is not None:
-        return _each_slice(partial(without_bulges, ratio=ratio), axis, before, after)
+        return each_slice(partial(without_bulges, ratio=ratio), axis, before, after)
     longer = [
         (around, piece)
-        for around, piece, _ in _changes(before, after, BULGE * np.count_nonzero(before))
+        for around, piece, _ in each_change(before, after, BULGE * np.count_nonzero(before))
         if _lengthens(before[around], piece, ratio)
     ]
     if not longer:
@@ -303,14 +247,14 @@ def keep_outline(
     """
     if axis is not None:
         rule = partial(keep_outline, tolerance=tolerance, keep_holes=keep_holes)
-        return _each_slice(rule, axis, before, after)
+        return each_slice(rule, axis, before, after)
     changes = bounding_box(before ^ after)
     if changes is None:
         return after
     box, most, total = grow_box(changes, 1, before.shape), tolerance * np.count_nonzero(before), 0
     out, pieces = after.copy(), _pieces(before, box, keep_holes)
     old, new, mended = before[box], out[box], []
-    for around, piece, voxels in _changes(old, after[box]):
+    for around, piece, voxels in each_change(old, after[box]):
         if voxels <= most and _mends(old, piece, around, pieces, keep_holes):
             mended.append((around, piece, voxels))
             continue
@@ -342,7 +286,7 @@ def join_pieces(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axi
         (*S) bool; `after` itself if nothing is joined.
     """
     if axis is not None:
-        return _each_slice(partial(join_pieces, gap=gap, tolerance=tolerance), axis, before, after)
+        return each_slice(partial(join_pieces, gap=gap, tolerance=tolerance), axis, before, after)
     used = bounding_box(after)
     if used is None or np.count_nonzero(before ^ after) <= tolerance * np.count_nonzero(before):
         return after
@@ -403,9 +347,9 @@ def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None)
         (*S) bool, a new array.
     """
     if axis is not None:
-        return _each_slice(partial(without_bites, size=size), axis, before, after)
+        return each_slice(partial(without_bites, size=size), axis, before, after)
     out = after.copy()
-    for around, piece, _ in _changes(before, before & after, size):
+    for around, piece, _ in each_change(before, before & after, size):
         if _effect(before, piece, around) == "none":
             out[around][piece] = True
     return out
@@ -451,12 +395,6 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
     return out if out.any() else after
 
 
-def _each_slice(rule: Callable[..., Mask], axis: int, *volumes: NDArray[Any]) -> Mask:
-    """What a rule makes of volumes whose slices, across an axis, are masks of their own."""
-    slices = zip(*(np.moveaxis(volume, axis, 0) for volume in volumes), strict=True)
-    return np.moveaxis(np.stack([rule(*parts) for parts in slices]), 0, axis)
-
-
 def _numbered(mask: Mask, axis: int | None = None) -> Labels:
     """The pieces of a mask, or those of each slice, numbered from 1."""
     if axis is None:
@@ -485,26 +423,10 @@ def _touch_up(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None, 
 
 def _undo(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None) -> None:
     """Write the values before over specks and nibbles in `after`."""
-    for around, piece, voxels in _changes(before, after, rules.largest):
+    for around, piece, voxels in each_change(before, after, rules.largest):
         sizes = {"mends": 0, "breaks": rules.speck_size, "none": rules.nibble_size}
         if voxels <= sizes[_effect(before, piece, around, pieces, rules.keep_holes)]:
             after[around][piece] = before[around][piece]
-
-
-def _changes(before: Mask, after: Mask, most: float = inf) -> Iterator[tuple[Box, Mask, int]]:
-    """Each change in one piece of up to `most` voxels, the largest first of what was added, then of what was removed.
-
-    A box with a voxel around it, the piece in there, and its voxels.
-    """
-    for changed in (after & ~before, before & ~after):
-        if not changed.any():
-            continue
-        pieces, count = label_foreground(changed)
-        voxels = np.bincount(pieces.ravel(), minlength=count + 1)
-        boxes = scipy.ndimage.find_objects(pieces)
-        for number in (number for number in 1 + np.argsort(-voxels[1:]) if voxels[number] <= most):
-            around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[number - 1])
-            yield around, pieces[around] == number, int(voxels[number])
 
 
 def _effect(
