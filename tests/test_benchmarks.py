@@ -682,7 +682,7 @@ def test_the_mean_of_shipped_models_is_exported_with_its_figures_and_parents(
     assert made.metadata.training["mean"] == training["mean"]
     for name, values in made.definition.state_dict().items():
         assert torch.equal(values, expected.state_dict()[name])
-    assert "models.py export organ-2d --mean organ-2d general-2d --cases" in (folder / "README.md").read_text()
+    assert "models.py export organ-2d --mean organ-2d general-2d --cases" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_cases_are_packed_for_every_recipe(
@@ -753,7 +753,22 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
     given = save_model(net, tmp_path / "mine.ts", describe(net, "mine", "1.0.0", speck_size=1, nibble_size=3))
     monkeypatch.setenv("PYTHONHASHSEED", "0")  # else it starts itself again
     words = ["reexport.py", str(given), "--specks", "5", "--keep-holes", "--betti", "1,1", "--version", "1.0.1"]
-    words += ["--tolerance", "0.02", "--gaps", "2", "--bites", "4", "--bulges", "0.8", "--looks", "9", "--steps", "32"]
+    words += [
+        "--tolerance",
+        "0.02",
+        "--gaps",
+        "2",
+        "--bites",
+        "4",
+        "--bulges",
+        "0.8",
+        "--looks",
+        "9",
+        "--bays",
+        "7",
+        "--steps",
+        "32",
+    ]
     monkeypatch.setattr(sys, "argv", [*words, "-o", str(tmp_path / "out")])
     reexport.main()
     first, second = load_model(given), load_model(tmp_path / "out" / "mine" / "mine.ts")
@@ -767,6 +782,7 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
         bite_size=4,
         bulge_ratio=0.8,
         look_size=9,
+        bay_width=7,
         steps=32,
         version="1.0.1",
     )

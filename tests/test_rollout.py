@@ -115,16 +115,17 @@ def test_a_region_gets_what_it_would_get_without_it_and_without_tolerance_and_no
         "tolerance": 0.0,
         "bulge_ratio": 0.0,
         "look_size": 0,
+        "bay_width": data.draw(st.sampled_from([0, 3])),
     }
     whole, nearest = by_definition(net, image, mask, steps)
     assume(nearest > MARGIN)
     expected = mask.copy()
-    expected[region] = tidy(mask > 0, whole > 0, Tidying(**entries))[region]
+    expected[region] = tidy(mask > 0, whole > 0, Tidying(**entries), image=image)[region]
     found = refine(image, mask, model_of(net, **entries), steps, roi=region).mask
     np.testing.assert_array_equal(found, expected)
     tolerant = model_of(net, **entries | {"tolerance": 0.5, "bulge_ratio": 1.0, "look_size": 2})
     np.testing.assert_array_equal(refine(image, mask, tolerant, steps, roi=region).mask, expected)
-    joining = model_of(net, **entries | {"gap_size": 2, "bite_size": 1, "keep_holes": True})
+    joining = model_of(net, **entries | {"gap_size": 2, "bite_size": 1, "keep_holes": True, "bay_width": 4})
     for model in (tolerant, joining):
         expected = tidy(mask > 0, whole > 0, model.metadata.tidying, image=image)
         np.testing.assert_array_equal(refine(image, mask, model, steps).mask, expected)

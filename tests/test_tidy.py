@@ -1,5 +1,5 @@
 """The end of a repair: small changes are undone unless they mend something, small things that were on their way out go,
-growth into background and into what lies beside an object is undone, a right outline is left alone, what almost touches
+growth into what lies beside an object is undone, a right outline is left alone, what almost touches
 is joined, one object stays one; everything else stays."""
 
 from functools import partial
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from drawings import Mask, masks, picture
 from rnca.errors import InputError
+from rnca.looks import NEAR
 from rnca.tidy import (
     Tidying,
     join_pieces,
@@ -19,21 +20,11 @@ from rnca.tidy import (
     object_betti,
     one_object,
     tidy,
-    without_background,
     without_bites,
     without_bulges,
     without_specks,
 )
 from rnca.topology import betti_numbers
-
-Mask = NDArray[np.bool_]
-
-
-def picture(text: str) -> tuple[Mask, Mask]:
-    """Before and after of a drawing: # stays, + is added, - is removed."""
-    rows = [line.strip() for line in text.strip().splitlines()]
-    drawn = np.array([list(row) for row in rows])
-    return np.isin(drawn, ["#", "-"]), np.isin(drawn, ["#", "+"])
 
 
 @pytest.mark.parametrize(
@@ -178,14 +169,6 @@ def test_slices_are_looked_at_alone(axis: int) -> None:
     assert (without_specks(before, after, Tidying(1, 1)) == after).all()
 
 
-masks = st.builds(
-    lambda shape, seed, share: [np.random.default_rng(seed + n).random(shape) < share for n in (0, 1)],
-    st.sampled_from([(9, 11), (16, 5), (6, 5, 7), (1, 8, 8)]),
-    st.integers(0, 10_000),
-    st.floats(0.1, 0.9),
-)
-
-
 def joins_or_takes_away(before: Mask, piece: Mask) -> bool:
     """Whether a change that is made alone joins pieces of the whole mask, or takes one away."""
     full = np.ones((3,) * before.ndim)
@@ -245,92 +228,6 @@ def test_what_is_kept_of_a_repair_is_what_the_definition_says_of_the_whole_array
     after = np.where(np.random.default_rng(0).random(before.shape) < share, noise, before)
     assert (without_specks(before, after, rules) == slow(before, after, rules)).all()
     assert (without_specks(before, before, rules) == before).all()
-
-
-STRIP = "........\n########\n########\n########\n...+++..\n...+++..\n...+++..\n........\n........"
-
-
-@pytest.mark.parametrize(
-    ("mask", "background", "grown", "kept"),
-    [
-        (100, 0, 51, True),
-        (100, 0, 49, False),
-        (0, 100, 49, True),
-        (0, 100, 51, False),
-        (100, 0, 140, True),
-        (100, 0, -40, False),
-        (50, 50, 50, True),
-    ],
-)
-def test_growth_that_looks_like_background_is_undone(mask: int, background: int, grown: int, kept: bool) -> None:
-    before, after = picture(STRIP)
-    image = np.where(before, mask, background)[None].astype(np.int16)
-    image[0][after & ~before] = grown
-    image[0, 4, 3] = 7 * mask - 6 * background  # noise: medians do not see it
-    expected = after if kept else before
-    assert (without_background(before, after, image, 9) == expected).all()
-    assert (without_background(before, after, image, 10) == after).all(), "smaller"
-    colours = np.concatenate([np.zeros_like(image), image])
-    assert (tidy(before, after, Tidying(look_size=9), image=colours) == expected).all()
-    stack, pictures = [np.stack([part, before], 1) for part in (before, after)], np.stack([image, image], 2)
-    found = tidy(*stack, Tidying(look_size=9), axis=1, image=pictures)
-    assert (found == np.stack([expected, before], 1)).all()
-
-
-def test_growth_is_judged_piece_by_piece_and_what_is_removed_is_not() -> None:
-    drawing = "........\n##++##..\n##++##..\n##--##..\n######++\n######++\n######..\n######.."
-    before, after = (np.pad(mask, 3) for mask in picture(drawing))
-    image = before[None].astype(np.float32)
-    image[0, 4:6, 5:7] = 1
-    expected = after.copy()
-    expected[7:9, 9:11] = False
-    assert (without_background(before, after, image, 2) == expected).all()
-
-
-@pytest.mark.parametrize(("contrast", "kept"), [(9, True), (11, False)])
-def test_growth_stays_where_mask_and_background_differ_by_no_more_than_noise(contrast: int, kept: bool) -> None:
-    """A deviation of 33 within each, of which 0.3 are 10."""
-    before, after = picture(STRIP)
-    checks = np.indices(before.shape).sum(0) % 3 - 1
-    image = np.where(before, contrast, 0) + 40.4 * checks
-    image[after & ~before] = 0
-    assert (without_background(before, after, image[None], 9) == (after if kept else before)).all()
-
-
-def test_where_there_is_nothing_to_compare_with_growth_stays() -> None:
-    before = np.ones((12, 12), bool)
-    before[4:8, 4:8] = False
-    dark = before[None].astype(np.float32)
-    assert without_background(before, np.ones_like(before), dark, 1).all(), "a dark spot in an organ"
-    assert without_background(~before, np.ones_like(before), 1 - dark, 1).all(), "all of the picture"
-    drawing = ".............\n.............\n.............\n.....+++.....\n....#####....\n....#####....\n....#####...."
-    before, after = picture(drawing + "\n....#####....")
-    assert (without_background(before, after, before[None], 1) == before).all(), "twenty pixels within five"
-    before[7, 4] = after[7, 4] = False
-    assert (without_background(before, after, before[None], 1) == after).all(), "nineteen"
-
-
-@given(masks, st.integers(1, 9), st.floats(0.02, 0.5), st.floats(0.1, 5))
-def test_growth_into_background_is_what_the_definition_says_of_the_whole_array(
-    pair: list[Mask], size: int, share: float, noisy: float
-) -> None:
-    before, noise = pair
-    random = np.random.default_rng(0)
-    after = np.where(random.random(before.shape) < share, noise, before)
-    image = before + random.normal(0, noisy, before.shape)
-    expected = after.copy()
-    pieces, count = ndimage.label(after & ~before, np.ones((3,) * before.ndim))
-    for piece in (pieces == number for number in range(1, count + 1)):
-        far = ndimage.distance_transform_cdt(~piece, "taxicab")
-        mask, background = before & (far <= 5), ~before & ~piece & (far <= 5)
-        if piece.sum() < size or min(mask.sum(), background.sum()) < 20:
-            continue
-        bright, dark, grown = (np.median(image[part]) for part in (mask, background, piece))
-        spread = (np.std(image[mask]) + np.std(image[background])) / 2
-        if abs(grown - dark) < abs(grown - bright) and abs(bright - dark) > 0.3 * spread:
-            expected[piece] = False
-    # beyond both medians the nearer one is still the one on that side
-    assert (without_background(before, after, image[None], size) == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -607,7 +504,9 @@ def test_tidying_undoes_specks_first_and_has_nothing_to_do_without_rules() -> No
     before, after = picture("#####.\n#...#.\n#...#.\n###-#.\n......\n..+...")
     assert (tidy(before, after, Tidying(1, 0, [1, 1])) == before).all()
     assert tidy(before, after, Tidying()) is after
-    assert Tidying(bulge_ratio=0.5) and Tidying(look_size=9) and Tidying(bite_size=1)
+    assert Tidying(bulge_ratio=0.5) and Tidying(look_size=9) and Tidying(bite_size=1) and Tidying(bay_width=1)
+    assert not Tidying(keep_holes=True)
+    assert [rules.sight for rules in (Tidying(9, 9), Tidying(look_size=1), Tidying(bay_width=1))] == [0, NEAR, NEAR]
     assert [bool(rules) for rules in (Tidying(), Tidying(0, 1), Tidying(object_betti=[1, 1]))] == [False, True, True]
 
 

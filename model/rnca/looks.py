@@ -93,7 +93,7 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     out = after.copy()
     for around, bay, voxels in each_change(after, after | bays):
         beside = numbered[around][scipy.ndimage.binary_dilation(bay, np.ones((3,) * bay.ndim))]
-        if amounts[np.setdiff1d(beside, [0])].sum() < max(1, HALF * voxels):
+        if amounts[np.setdiff1d(beside, [0])].sum() < HALF * voxels:
             continue
         share, alike = _likeness(after, bay, around, image) if voxels >= ENOUGH else (None, True)
         if alike if share is None else share >= ALIKE:
