@@ -682,7 +682,9 @@ def test_the_mean_of_shipped_models_is_exported_with_its_figures_and_parents(
     assert made.metadata.training["mean"] == training["mean"]
     for name, values in made.definition.state_dict().items():
         assert torch.equal(values, expected.state_dict()[name])
-    assert "models.py export organ-2d --mean organ-2d general-2d --cases" in (folder / "README.md").read_text(encoding="utf-8")
+    assert "models.py export organ-2d --mean organ-2d general-2d --cases" in (folder / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_cases_are_packed_for_every_recipe(

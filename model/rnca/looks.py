@@ -24,9 +24,6 @@ ALIKE = 0.5
 VISIBLE = 0.3
 """Deviations within mask and background by which their medians differ, or the difference is noise."""
 
-HALF = 0.5
-"""Voxels grown beside a bay to those that it lacks, at least, or it is another place than what was repaired."""
-
 
 def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int, axis: int | None = None) -> Mask:
     """The mask after a repair, less growth into background.
@@ -65,10 +62,10 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
 
     A missing chunk is filled from its sides, and where that comes to rest too soon a bay is left, or a hole. A bay is
     what a closing with a disk or ball of the diameter `width` adds to the mask, with what it encloses. Filled is each
-    one in one piece that is the rest of what was repaired, and looks like the mask. The rest: growth touches it, of at
-    least half as many voxels as it has (`HALF`). Like the mask: by the medians of the grey values nearer to the mask up
-    to five voxels (`NEAR`) around it than to the background; where there is hardly any background, or both look alike
-    (`VISIBLE`), within a deviation of the mask. A bay of fewer than twenty voxels (`ENOUGH`) has no look of its own.
+    one in one piece that growth touches, of at least as many voxels as it has (else it is another place than what was
+    repaired), and that looks like the mask: by the medians of the grey values it is nearer to the mask up to five
+    voxels (`NEAR`) around it than to the background; where there is hardly any background, or both look alike
+    (`VISIBLE`), it is within a deviation of the mask. Fewer than twenty voxels (`ENOUGH`) have no look of their own.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -93,7 +90,7 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     out = after.copy()
     for around, bay, voxels in each_change(after, after | bays):
         beside = numbered[around][scipy.ndimage.binary_dilation(bay, np.ones((3,) * bay.ndim))]
-        if amounts[np.setdiff1d(beside, [0])].sum() < HALF * voxels:
+        if amounts[np.setdiff1d(beside, [0])].sum() < voxels:
             continue
         share, alike = _likeness(after, bay, around, image) if voxels >= ENOUGH else (None, True)
         if alike if share is None else share >= ALIKE:
