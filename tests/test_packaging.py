@@ -32,7 +32,9 @@ COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined
 LAYERS = (
     ("errors", "bars", "contrast", "pages"),
     ("automaton", "files", "geometry", "intensity", "topology", "defects", "samples"),
-    ("engine", "labels", "metrics", "phantoms", "pictures", "tidy"),
+    ("engine", "labels", "metrics", "phantoms", "pictures", "changes"),
+    ("looks",),
+    ("tidy",),
     ("fused", "window", "zoo", "cases"),
     ("cards", "gradients", "patches", "registry", "rollout"),
     ("training",),
