@@ -143,7 +143,16 @@ def test_only_growth_beside_a_bay_counts() -> None:
 
 @pytest.mark.parametrize(
     ("mask", "background", "bay", "filled"),
-    [(100, 0, 51, True), (100, 0, 49, False), (0, 100, 49, True), (0, 100, 51, False), (100, 0, 180, True)],
+    [
+        (100, 0, 51, True),
+        (100, 0, 49, False),
+        (0, 100, 49, True),
+        (0, 100, 51, False),
+        (100, 0, 149, True),
+        (100, 0, 151, False),
+        (0, 100, -49, True),
+        (0, 100, -51, False),
+    ],
 )
 def test_a_bay_is_filled_if_it_looks_like_the_mask(mask: int, background: int, bay: int, filled: bool) -> None:
     before, after, whole = pierced()
@@ -229,7 +238,8 @@ def test_filled_bays_are_what_the_definition_says_of_the_whole_array(
                 other = np.median(image[background])
                 spread = (np.std(image[mask]) + np.std(image[background])) / 2
                 if abs(own - other) > 0.3 * spread:
-                    looks = abs(here - own) <= abs(here - other) or (own > other) == (here > own)
+                    beyond, near = (here - own) / (own - other), abs(here - own) <= np.std(image[mask])
+                    looks = -0.5 <= beyond <= 0.5 or (beyond > 0 and near)
         if grown >= bay.sum() and looks:
             expected |= bay
     assert (fill_bays(before, after, image[None], width) == expected).all()

@@ -64,8 +64,9 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     what a closing with a disk or ball of the diameter `width` adds to the mask, with what it encloses. Filled is each
     one in one piece that growth touches, of at least as many voxels as it has (else it is another place than what was
     repaired), and that looks like the mask: by the medians of the grey values it is nearer to the mask up to five
-    voxels (`NEAR`) around it than to the background; where there is hardly any background, or both look alike
-    (`VISIBLE`), it is within a deviation of the mask. Fewer than twenty voxels (`ENOUGH`) have no look of their own.
+    voxels (`NEAR`) around it than to the background, and no more than that far beyond, as a bright gall bladder in the
+    bay of a liver is, or within a deviation of the mask; where there is hardly any background, or both look alike
+    (`VISIBLE`), the deviation decides. Fewer than twenty voxels (`ENOUGH`) have no look of their own.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -93,7 +94,7 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
         if amounts[np.setdiff1d(beside, [0])].sum() < voxels:
             continue
         share, alike = _likeness(after, bay, around, image) if voxels >= ENOUGH else (None, True)
-        if alike if share is None else share >= ALIKE:
+        if alike if share is None else share >= ALIKE and (alike or share <= 2 - ALIKE):
             out[around][bay] = True
     return out
 
