@@ -118,7 +118,7 @@ RECIPES = {
             starts=Starts(CHUNKS, (0.1, 1.0), clean=0.3, most=2),
         ),
         32.0,
-        tidying=Tidying(32, 16, tolerance=0.04, bulge_ratio=0.8, bay_width=32),
+        tidying=Tidying(32, 16, tolerance=0.04, bulge_ratio=1.0, bay_width=32),
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
@@ -199,7 +199,7 @@ RECIPES = {
         32.0,
         colour="green",
         start="general-2d",  # it was 1.0.3 then, with the weights of 1.0.0
-        tidying=Tidying(32, 2, tolerance=0.05, bulge_ratio=0.8, bay_width=32),
+        tidying=Tidying(32, 2, tolerance=0.05, bulge_ratio=1.0, bay_width=32),
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",
