@@ -1,5 +1,4 @@
-"""Growth is undone that looks like background, and bays that were left half filled are filled if they look like the
-mask."""
+"""Growth is undone that looks like background, and bays that growth left are filled if they look like the mask."""
 
 import numpy as np
 import pytest
@@ -173,6 +172,15 @@ def test_a_bay_is_filled_if_it_looks_like_the_mask(mask: int, background: int, b
     stack, pictures = [np.stack([part, before], 1) for part in (before, after)], np.stack([image, image], 2)
     found = tidy(*stack, Tidying(bay_width=10), axis=1, image=pictures)
     assert (found == np.stack([expected, before], 1)).all()
+
+
+@pytest.mark.parametrize(("noise", "filled"), [(20, True), (10, False)])
+def test_a_bay_beyond_the_mask_is_filled_within_a_deviation(noise: int, filled: bool) -> None:
+    """Three quarters further than the mask is from the background, 15 in a deviation of 16 or 8."""
+    before, after, whole = pierced()
+    image = np.where(whole, 100, 80) + noise * (np.indices(whole.shape).sum(0) % 3 - 1)
+    image[whole & ~after] = 115
+    assert (fill_bays(before, after, image[None], 10) == (whole if filled else after)).all()
 
 
 @pytest.mark.parametrize(("away", "filled"), [(0.9, True), (1.1, False)])

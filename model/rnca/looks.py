@@ -1,4 +1,4 @@
-"""What grey values tell about a repair: growth into background is undone, bays that it left half filled are filled."""
+"""What grey values tell about a repair: growth into background is undone, bays that growth left are filled."""
 
 from functools import partial
 from typing import Any
@@ -60,7 +60,7 @@ def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int
 
 
 def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: int | None = None) -> Mask:
-    """The mask after a repair, with the bays and holes filled that it left half done.
+    """The mask after a repair, with the bays and holes filled that growth left.
 
     A missing chunk is filled from its sides, and where that comes to rest too soon a bay is left, or a hole. A bay is
     what a closing with a disk or ball of the diameter `width` adds to the mask, with what it encloses. Filled is each
