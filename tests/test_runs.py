@@ -117,7 +117,7 @@ def test_a_mask_is_tidied_as_by_the_parent_unless_export_is_told_otherwise(finis
     for told in (
         "Betti numbers 1, 1",
         "growth of 9 voxels or more that looks like background",
-        "bays up to 7 voxels wide that growth left",
+        "bays up to 7 voxels wide that were left half filled",
         "by 2.0% of the mask or less is left alone",
         "up to 1 voxels between them are",
     ):

@@ -66,7 +66,7 @@ def _tidying(meta: Metadata) -> str:
     if meta.tolerance:
         steps.append(f"an outline that would move by {meta.tolerance:.1%} of the mask or less is left alone")
     if meta.bay_width:
-        steps.append(f"bays up to {meta.bay_width} voxels wide that growth left are filled")
+        steps.append(f"bays up to {meta.bay_width} voxels wide that were left half filled are filled")
     if meta.gap_size:
         steps.append(f"pieces with up to {meta.gap_size} voxels between them are joined")
     if meta.object_betti:

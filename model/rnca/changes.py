@@ -17,7 +17,11 @@ Mask = NDArray[np.bool_]
 def each_change(before: Mask, after: Mask, most: float = inf) -> Iterator[tuple[Box, Mask, int]]:
     """Each change in one piece of up to `most` voxels, the largest first of what was added, then of what was removed.
 
-    A box with a voxel around it, the piece in there, and its voxels.
+    Args:
+        before, after: (*S) bool, 2-D or 3-D; pieces are 8- or 26-connected.
+
+    Yields:
+        A box with a voxel around the piece, cut at the border of the array; the piece in there, bool; its voxels.
     """
     for changed in (after & ~before, before & ~after):
         if not changed.any():
@@ -35,7 +39,11 @@ def each_slice(rule: Callable[..., Mask], axis: int, *volumes: NDArray[Any]) -> 
 
     Args:
         rule: takes a slice of each of the volumes.
-        axis: of the volumes, their last axes are the mask's: those in front of them, an image's channels, stay.
+        axis: from slice to slice, 0 to 2.
+        volumes: (*S) bool, 3-D, or (C, *S): channels stay in front in the slices.
+
+    Returns:
+        (*S) bool, a new array.
     """
     dims = min(volume.ndim for volume in volumes)
     slices = zip(*(np.moveaxis(volume, axis - dims, 0) for volume in volumes), strict=True)

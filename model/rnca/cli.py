@@ -516,7 +516,7 @@ def export(
         of_parent("Whether small holes are the objects' own and not filled", "--keep-holes/--fill-holes"),
     ] = None,
     bays: Annotated[
-        int | None, of_parent("Bays up to this many voxels wide that growth left are filled", least=0)
+        int | None, of_parent("Bays up to this many voxels wide that were left half filled are filled", least=0)
     ] = None,
     gaps: Annotated[
         int | None, of_parent("Pieces with up to this many voxels between them are joined", least=0)

@@ -1,4 +1,4 @@
-"""What grey values tell about a repair: growth into background is undone, bays that growth left are filled."""
+"""What grey values tell about a repair: growth into background is undone, bays that it left half filled are filled."""
 
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from skimage.morphology import isotropic_closing
 
 from .changes import Mask, each_change, each_slice
 from .geometry import Box, bounding_box, grow_box
+from .topology import label_foreground
 
 NEAR = 5
 """Voxels around a place that its grey values are compared with."""
@@ -22,9 +23,6 @@ ALIKE = 0.5
 
 VISIBLE = 0.3
 """Deviations within mask and background by which their medians differ, or the difference is noise."""
-
-ROOM = 0.25
-"""A bay of this share of a mask's voxels or more is a room of its own, as the lumen of a ring is."""
 
 
 def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int, axis: int | None = None) -> Mask:
@@ -60,15 +58,15 @@ def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int
 
 
 def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: int | None = None) -> Mask:
-    """The mask after a repair, with the bays and holes filled that growth left.
+    """The mask after a repair, with the bays and holes filled that it left half done.
 
     A missing chunk is filled from its sides, and where that comes to rest too soon a bay is left, or a hole. A bay is
     what a closing with a disk or ball of the diameter `width` adds to the mask, with what it encloses. Filled is each
-    one in one piece that growth touches, that has less than a quarter of the mask's voxels (`ROOM`), and that looks
-    like the mask: by the medians of the grey values it is nearer to the mask up to five voxels (`NEAR`) around it than
-    to the background, and no more than that far beyond, as a bright gall bladder in the bay of a liver is, or within a
-    deviation of the mask; where there is hardly any background, or both look alike (`VISIBLE`), the deviation decides.
-    Fewer than twenty voxels (`ENOUGH`) have no look of their own.
+    one in one piece that growth touches, of at least as many voxels as it has (else it is another place than what was
+    repaired), and that looks like the mask: by the medians of the grey values it is nearer to the mask up to five
+    voxels (`NEAR`) around it than to the background, and no more than that far beyond, as a bright gall bladder in the
+    bay of a liver is, or within a deviation of the mask; where there is hardly any background, or both look alike
+    (`VISIBLE`), the deviation decides. Fewer than twenty voxels (`ENOUGH`) have no look of their own.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -88,10 +86,12 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     closed = isotropic_closing(np.pad(after[used], edge), width / 2)[(slice(edge, -edge),) * after.ndim]
     bays = np.zeros_like(after)
     bays[used] = scipy.ndimage.binary_fill_holes(closed) & ~after[used]
-    out, room = after.copy(), ROOM * np.count_nonzero(after)
+    numbered, _ = label_foreground(grown)
+    amounts = np.bincount(numbered.ravel())
+    out = after.copy()
     for around, bay, voxels in each_change(after, after | bays):
-        beside = scipy.ndimage.binary_dilation(bay, np.ones((3,) * bay.ndim))
-        if voxels >= room or not (grown[around] & beside).any():
+        beside = numbered[around][scipy.ndimage.binary_dilation(bay, np.ones((3,) * bay.ndim))]
+        if amounts[np.setdiff1d(beside, [0])].sum() < voxels:
             continue
         share, alike = _likeness(after, bay, around, image) if voxels >= ENOUGH else (None, True)
         if alike if share is None else share >= ALIKE and (alike or share <= 2 - ALIKE):

@@ -53,7 +53,7 @@ class Tidying:
             closing a loop does not either.
         tolerance: share of the voxels within which a mask's outline counts as right (`keep_outline`).
         gap_size: voxels between pieces up to which they are joined, if there was something to repair (`join_pieces`).
-        bay_width: voxels up to which bays that growth left are filled (`fill_bays`). 0: never.
+        bay_width: voxels up to which bays that were left half filled are filled (`fill_bays`). 0: never.
     """
 
     speck_size: int = 0
