@@ -269,7 +269,7 @@ RECIPES = {
         16.0,
         start="organ-3d",
         dims=3,
-        tidying=Tidying(32, 8, tolerance=0.03, look_size=30),
+        tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8, look_size=30, gap_size=2),
     ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",

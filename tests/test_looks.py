@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from drawings import Mask, masks, picture
 from rnca.looks import fill_bays, without_background
+from rnca.shape import is_compact
 from rnca.tidy import Tidying, tidy
 
 STRIP = "........\n########\n########\n########\n...+++..\n...+++..\n...+++..\n........\n........"
@@ -128,17 +129,47 @@ def test_a_hole_that_growth_left_half_filled_is_filled(shape: tuple[int, ...]) -
     assert (fill_bays(~before, np.zeros_like(before), image, 10) == 0).all(), "nothing is left"
 
 
+def with_arms(mask: Mask) -> Mask:
+    """An object and lines that go out from its middle: thin altogether."""
+    out = np.pad(mask, ((0, 60), (0, 60)))
+    out[mask.shape[0] // 2, 5:] = out[5:, mask.shape[1] // 2 + 6] = True
+    return out
+
+
 @pytest.mark.parametrize(("filled", "rest"), [(6, True), (5, False)])
-def test_what_lacks_more_than_grew_is_another_place(filled: int, rest: bool) -> None:
-    """Of twelve rows six grew and six are missing, or five and seven."""
-    before, after, whole = pierced(filled=filled)
+def test_in_thin_masks_what_lacks_more_than_grew_is_another_place(filled: int, rest: bool) -> None:
+    """Of nine rows above an arm six grew and three are missing, or four and five; in a compact mask it is all one."""
+    before, after, whole = pierced(depth=9, filled=filled - (not rest))
+    assert is_compact(after) and not is_compact(with_arms(after))
+    assert (fill_bays(before, after, 9.0 * whole[None], 10) == whole).all()
+    before, after, whole = (with_arms(mask) for mask in (before, after, whole))
     assert (fill_bays(before, after, 9.0 * whole[None], 10) == (whole if rest else after)).all()
 
 
-def test_only_growth_beside_a_bay_counts() -> None:
-    before, after, whole = pierced(filled=0)
-    before[20:25, 5:30] = False  # filled, further down
-    assert (fill_bays(before, after, 9.0 * whole[None], 10) == after).all()
+@pytest.mark.parametrize(("missing", "filled"), [(23, True), (24, False)])
+def test_a_quarter_of_a_compact_mask_is_a_room_of_its_own(missing: int, filled: bool) -> None:
+    """Of 120 pixels, below four that grew."""
+    whole = np.zeros((14, 16), bool)
+    whole[2:12, 2:14] = True
+    after = whole.copy()
+    after[4:10, 4:8] = False
+    after[9, 7] = missing == 23
+    before = after.copy()
+    before[3, 4:8] = False
+    assert (whole & ~after).sum() == missing and is_compact(after)
+    assert (fill_bays(before, after, 9.0 * whole[None], 10) == (whole if filled else after)).all()
+
+
+@pytest.mark.parametrize(("grown", "broken"), [(56, True), (55, False)])
+def test_a_bay_without_growth_is_filled_where_a_tenth_of_a_compact_mask_grew(grown: int, broken: bool) -> None:
+    """Of 600 pixels, 40 in the bay; what grew is further down."""
+    before, after, whole = pierced(depth=5, filled=0)
+    before[20:22, 6:34] = False
+    before[20, 6] = not broken
+    assert (after & ~before).sum() == grown and after.sum() == 560 and is_compact(after)
+    assert (fill_bays(before, after, 9.0 * whole[None], 10) == (whole if broken else after)).all()
+    before, after, whole = (with_arms(mask) for mask in (before, after, whole))
+    assert (fill_bays(before, after, 9.0 * whole[None], 10) == after).all(), "it grew between other branches"
 
 
 @pytest.mark.parametrize(
@@ -249,6 +280,8 @@ def test_filled_bays_are_what_the_definition_says_of_the_whole_array(
                 if abs(own - other) > 0.3 * spread:
                     beyond, near = (here - own) / (own - other), abs(here - own) <= np.std(image[mask])
                     looks = -0.5 <= beyond <= 0.5 or (beyond > 0 and near)
-        if grown >= bay.sum() and looks:
+        room = 0.25 * after.sum() if is_compact(after) else 0
+        near = grown or (after & ~before).sum() >= 0.1 * after.sum()
+        if (grown >= bay.sum() or (near and bay.sum() < room)) and looks:
             expected |= bay
     assert (fill_bays(before, after, image[None], width) == expected).all()

@@ -32,7 +32,7 @@ COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined
 LAYERS = (
     ("errors", "bars", "contrast", "pages"),
     ("automaton", "files", "geometry", "intensity", "topology", "defects", "samples"),
-    ("engine", "labels", "metrics", "phantoms", "pictures", "changes"),
+    ("engine", "labels", "metrics", "phantoms", "pictures", "changes", "shape"),
     ("looks",),
     ("tidy",),
     ("fused", "window", "zoo", "cases"),

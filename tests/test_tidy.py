@@ -13,6 +13,7 @@ from scipy import ndimage
 from drawings import Mask, masks, picture
 from rnca.errors import InputError
 from rnca.looks import NEAR
+from rnca.shape import is_compact
 from rnca.tidy import (
     Tidying,
     join_pieces,
@@ -154,6 +155,20 @@ def test_in_volumes_tunnels_are_filled_and_cavities_are_not_made() -> None:
     cavity[2, 2, 2] = False
     assert (without_specks(block, cavity, Tidying(1, 1)) == block).all()
     assert (without_specks(cavity, block, Tidying(1, 1)) == block).all()
+
+
+@pytest.mark.parametrize(("arm", "compact"), [(0, True), (30, False)])
+def test_a_volume_that_is_not_compact_keeps_its_holes_and_the_ends_of_its_branches(arm: int, compact: bool) -> None:
+    after = np.zeros((6, 8 + arm, 8 + arm), bool)
+    after[:, 1:6, 1:6] = after[2, 1:, 3] = after[2, 3, 1:] = True
+    pierced, shorter = after.copy(), after.copy()
+    pierced[3, 3, 3] = False
+    shorter[2, 6:, 3] = False
+    assert is_compact(after) == compact
+    assert (tidy(pierced, after, Tidying(speck_size=2)) == (after if compact else pierced)).all()
+    assert (tidy(pierced, after, Tidying(speck_size=2), axis=0) == after).all(), "a slice may be a section of anything"
+    assert (tidy(shorter, after, Tidying(bulge_ratio=1.0)) == (shorter if compact else after)).all()
+    assert not tidy(after, after & False, Tidying(1)).any()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

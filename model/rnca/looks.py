@@ -10,6 +10,7 @@ from skimage.morphology import isotropic_closing
 
 from .changes import Mask, each_change, each_slice
 from .geometry import Box, bounding_box, grow_box
+from .shape import is_compact
 from .topology import label_foreground
 
 NEAR = 5
@@ -23,6 +24,12 @@ ALIKE = 0.5
 
 VISIBLE = 0.3
 """Deviations within mask and background by which their medians differ, or the difference is noise."""
+
+BROKEN = 0.1
+"""Growth by this share of a mask or more shows that it was broken, and may be broken elsewhere."""
+
+ROOM = 0.25
+"""A bay of this share of a mask's voxels or more is a room of its own, as the lumen of a ring is."""
 
 
 def without_background(before: Mask, after: Mask, image: NDArray[Any], size: int, axis: int | None = None) -> Mask:
@@ -62,11 +69,13 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
 
     A missing chunk is filled from its sides, and where that comes to rest too soon a bay is left, or a hole. A bay is
     what a closing with a disk or ball of the diameter `width` adds to the mask, with what it encloses. Filled is each
-    one in one piece that growth touches, of at least as many voxels as it has (else it is another place than what was
-    repaired), and that looks like the mask: by the medians of the grey values it is nearer to the mask up to five
-    voxels (`NEAR`) around it than to the background, and no more than that far beyond, as a bright gall bladder in the
-    bay of a liver is, or within a deviation of the mask; where there is hardly any background, or both look alike
-    (`VISIBLE`), the deviation decides. Fewer than twenty voxels (`ENOUGH`) have no look of their own.
+    one in one piece beside which at least as many voxels grew, and that looks like the mask. In a compact mask, which
+    has no gaps between branches that growth passes by, any growth beside it is enough for a bay of less than a quarter
+    of the mask (`ROOM`), and none is needed where a tenth of the mask grew altogether (`BROKEN`). By the medians of the
+    grey values a bay is nearer to the mask up to five voxels (`NEAR`) around it than to the background, and no more
+    than that far beyond, as a bright gall bladder in the bay of a liver is, or within a deviation of the mask; where
+    there is hardly any background, or both look alike (`VISIBLE`), the deviation decides. Fewer than twenty voxels
+    (`ENOUGH`) have no look of their own.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -88,10 +97,13 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     bays[used] = scipy.ndimage.binary_fill_holes(closed) & ~after[used]
     numbered, _ = label_foreground(grown)
     amounts = np.bincount(numbered.ravel())
-    out = after.copy()
+    out, size = after.copy(), np.count_nonzero(after)
+    compact = is_compact(after)
+    broken = np.count_nonzero(grown) >= BROKEN * size
     for around, bay, voxels in each_change(after, after | bays):
         beside = numbered[around][scipy.ndimage.binary_dilation(bay, np.ones((3,) * bay.ndim))]
-        if amounts[np.setdiff1d(beside, [0])].sum() < voxels:
+        growth = amounts[np.setdiff1d(beside, [0])].sum()
+        if growth < voxels and not (compact and voxels < ROOM * size and (growth or broken)):
             continue
         share, alike = _likeness(after, bay, around, image) if voxels >= ENOUGH else (None, True)
         if alike if share is None else share >= ALIKE and (alike or share <= 2 - ALIKE):

@@ -3,7 +3,7 @@ into what lies beside an object is undone, a right outline is left alone, what a
 stays one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from .changes import Mask, each_change, each_slice
 from .errors import InputError
 from .geometry import Box, bounding_box, grow_box
 from .looks import NEAR, fill_bays, without_background
+from .shape import is_compact
 from .topology import betti_numbers, label_foreground
 
 Labels = NDArray[np.int32]
@@ -109,7 +110,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     """The mask after a repair, tidied.
 
     In turn `without_specks`, `without_background`, `without_bulges`, `keep_outline`, `fill_bays`, `join_pieces`,
-    `without_bites`, `one_object`.
+    `without_bites`, `one_object`. A volume that is not compact is a tree or a wall: there holes are kept, and bulges, as
+    the ends of branches would be, are not looked for.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -119,6 +121,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
     """
+    if rules and not rules.keep_holes and before.ndim == 3 and axis is None and after.any() and not is_compact(after):
+        rules = replace(rules, keep_holes=True, bulge_ratio=0.0)
     out = without_specks(before, after, rules, axis)
     if rules.look_size:
         assert image is not None, "growth is judged by the image"
