@@ -33,7 +33,7 @@ LAYERS = (
     ("errors", "bars", "contrast", "pages"),
     ("automaton", "files", "geometry", "intensity", "topology", "defects", "samples"),
     ("engine", "labels", "metrics", "phantoms", "pictures", "changes", "shape"),
-    ("looks",),
+    ("joins", "looks"),
     ("tidy",),
     ("fused", "window", "zoo", "cases"),
     ("cards", "gradients", "patches", "registry", "rollout"),

@@ -12,6 +12,7 @@ from .geometry import Box
 from .topology import label_foreground
 
 Mask = NDArray[np.bool_]
+Labels = NDArray[np.int32]
 
 
 def each_change(before: Mask, after: Mask, most: float = inf) -> Iterator[tuple[Box, Mask, int]]:
@@ -48,3 +49,13 @@ def each_slice(rule: Callable[..., Mask], axis: int, *volumes: NDArray[Any]) -> 
     dims = min(volume.ndim for volume in volumes)
     slices = zip(*(np.moveaxis(volume, axis - dims, 0) for volume in volumes), strict=True)
     return np.moveaxis(np.stack([rule(*parts) for parts in slices]), 0, axis)
+
+
+def touched(pieces: Labels, change: Mask) -> int:
+    """How many of the numbered pieces a change touches.
+
+    Args:
+        pieces, change: (*S), the same box; 8- or 26-connected.
+    """
+    beside = scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))
+    return len(np.setdiff1d(pieces[beside], [0]))

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
-from skimage.morphology import isotropic_closing
 
 from .changes import Mask, each_change, each_slice
-from .geometry import Box, bounding_box, grow_box
-from .shape import is_compact
+from .geometry import Box, grow_box
+from .shape import close_gaps, is_compact
 from .topology import label_foreground
 
 NEAR = 5
@@ -88,19 +87,16 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     """
     if axis is not None:
         return each_slice(partial(fill_bays, width=width), axis, before, after, image)
-    grown, used = after & ~before, bounding_box(after)
-    if used is None or not grown.any():
+    grown = after & ~before
+    if not grown.any():
         return after
-    edge = (width + 1) // 2
-    closed = isotropic_closing(np.pad(after[used], edge), width / 2)[(slice(edge, -edge),) * after.ndim]
-    bays = np.zeros_like(after)
-    bays[used] = scipy.ndimage.binary_fill_holes(closed) & ~after[used]
+    closed = scipy.ndimage.binary_fill_holes(close_gaps(after, width))
     numbered, _ = label_foreground(grown)
     amounts = np.bincount(numbered.ravel())
     out, size = after.copy(), np.count_nonzero(after)
     compact = is_compact(after)
     broken = np.count_nonzero(grown) >= BROKEN * size
-    for around, bay, voxels in each_change(after, after | bays):
+    for around, bay, voxels in each_change(after, closed):
         beside = numbered[around][scipy.ndimage.binary_dilation(bay, np.ones((3,) * bay.ndim))]
         growth = amounts[np.setdiff1d(beside, [0])].sum()
         if growth < voxels and not (compact and voxels < ROOM * size and (growth or broken)):

@@ -1,11 +1,13 @@
-"""The shape of a mask: compact as an organ, or thin as a tree of vessels."""
+"""The shape of a mask: compact as an organ or thin as a tree of vessels, and its gaps and bays."""
 
 from typing import Final
 
 import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
+from skimage.morphology import isotropic_closing
 
+from .geometry import bounding_box
 from .topology import label_foreground
 
 COMPACT: Final = 0.5
@@ -33,3 +35,20 @@ def solidity(mask: NDArray[np.bool_]) -> float:
 def is_compact(mask: NDArray[np.bool_]) -> bool:
     """Whether a mask, as for `solidity`, is compact as an organ is rather than thin as a wall or a tree is."""
     return solidity(mask) >= COMPACT
+
+
+def close_gaps(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The closing of a mask with a disk or ball.
+
+    Args:
+        mask: (*S) bool, 2-D or 3-D; beyond its borders there is background.
+        width: voxels, the diameter.
+
+    Returns:
+        (*S) bool, a new array.
+    """
+    out, used = mask.copy(), bounding_box(mask)
+    if used is not None:
+        edge = (width + 1) // 2
+        out[used] = isotropic_closing(np.pad(mask[used], edge), width / 2)[(slice(edge, -edge),) * mask.ndim]
+    return out

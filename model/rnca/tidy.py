@@ -2,24 +2,22 @@
 into what lies beside an object is undone, a right outline is left alone, what almost touches is joined, and one object
 stays one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
 
-from .changes import Mask, each_change, each_slice
+from .changes import Labels, Mask, each_change, each_slice, touched
 from .errors import InputError
 from .geometry import Box, bounding_box, grow_box
+from .joins import close_loops, join_pieces
 from .looks import NEAR, fill_bays, without_background
 from .shape import is_compact
 from .topology import betti_numbers, label_foreground
-
-Labels = NDArray[np.int32]
 
 LOST = 0.1
 """A remnant lost at least this share of what is left of it: a border voxel fewer takes no piece away."""
@@ -55,6 +53,8 @@ class Tidying:
         tolerance: share of the voxels within which a mask's outline counts as right (`keep_outline`).
         gap_size: voxels between pieces up to which they are joined, if there was something to repair (`join_pieces`).
         bay_width: voxels up to which bays that were left half filled are filled (`fill_bays`). 0: never.
+        loop_gap: voxels of a gap, at most, that interrupts a large loop, over which it is closed (`close_loops`). 0:
+            never.
     """
 
     speck_size: int = 0
@@ -67,12 +67,13 @@ class Tidying:
     bulge_ratio: float = 0.0
     look_size: int = 0
     bay_width: int = 0
+    loop_gap: int = 0
 
     @property
     def reach(self) -> int:
         """Voxels from a change within which its surroundings decide about it, in a region: what only whole masks are
         asked for and an object's numbers are left out."""
-        return 2 * (max(self.largest, self.bite_size, self.bay_width) + 1)
+        return 2 * (max(self.largest, self.bite_size, self.bay_width, self.loop_gap) + 1)
 
     @property
     def sight(self) -> int:
@@ -110,8 +111,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     """The mask after a repair, tidied.
 
     In turn `without_specks`, `without_background`, `without_bulges`, `keep_outline`, `fill_bays`, `join_pieces`,
-    `without_bites`, `one_object`. A volume that is not compact is a tree or a wall: there holes are kept, and bulges, as
-    the ends of branches would be, are not looked for.
+    `close_loops`, `without_bites`, `one_object`. A volume that is not compact is a tree or a wall: there holes are
+    kept, and bulges, as the ends of branches would be, are not looked for.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -136,6 +137,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
         out = fill_bays(before, out, image, rules.bay_width, axis)
     if rules.gap_size:
         out = join_pieces(before, out, rules.gap_size, rules.tolerance, axis)
+    if rules.loop_gap:
+        out = close_loops(before, out, rules.loop_gap, rules.tolerance, axis)
     if rules.bite_size:
         out = without_bites(before, out, rules.bite_size, axis)
     return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
@@ -216,12 +219,6 @@ def _shared(one: Mask, other: Mask) -> int:
     return count
 
 
-def _touched(pieces: Labels, change: Mask) -> int:
-    """How many of the numbered pieces a change touches."""
-    beside = scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))
-    return len(np.setdiff1d(pieces[beside], [0]))
-
-
 def _closes_ring(before: Mask, change: Mask, around: Box) -> bool:
     """Whether what a change encloses, in a slice, is as large as the lumen of a ring."""
     closed = before.copy()
@@ -271,69 +268,6 @@ def keep_outline(
         for around, piece, _ in mended:
             new[around][piece] = old[around][piece]
     return out
-
-
-def join_pieces(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axis: int | None = None) -> Mask:
-    """The mask after a repair with pieces joined that only a few voxels part, where growth came to rest too soon.
-
-    The nearest pieces come first, each pair by the shortest line of voxels between them. A line that would make
-    a hole, tunnel or cavity with what is beside it is not drawn; nor is any where the repair hardly touched the mask:
-    what is apart in a right mask is meant to be.
-
-    Args:
-        before, after: (*S) bool, 2-D or 3-D.
-        gap: voxels of such a line, at most.
-        tolerance: share of the voxels before up to which they are hardly touched.
-        axis: as for `tidy`; each slice is looked at alone.
-
-    Returns:
-        (*S) bool; `after` itself if nothing is joined.
-    """
-    if axis is not None:
-        return each_slice(partial(join_pieces, gap=gap, tolerance=tolerance), axis, before, after)
-    used = bounding_box(after)
-    if used is None or np.count_nonzero(before ^ after) <= tolerance * np.count_nonzero(before):
-        return after
-    pieces, count = label_foreground(np.pad(after[used], gap + 1))
-    group = np.arange(count + 1)  # of each piece
-    for one, ends in _near_pairs(pieces.copy(), gap):
-        places = np.rint(np.linspace(ends[0], ends[1], gap + 2)).astype(int)
-        low, high = places.min(0) - 1, places.max(0) + 2
-        around = pieces[tuple(map(slice, low, high))]
-        line = np.zeros(around.shape, bool)
-        line[tuple((places - low).T)] = True
-        touched = np.unique(
-            group[around[(around > 0) & scipy.ndimage.binary_dilation(line, np.ones((3,) * line.ndim))]]
-        )
-        old, new = betti_numbers(around > 0), betti_numbers((around > 0) | line)
-        # no way around it inside of the box (holes do not rise), nor outside (what it joins was apart everywhere)
-        if old[0] - new[0] == len(touched) - 1 > 0 and all(n <= o for o, n in zip(old[1:], new[1:], strict=True)):
-            around[line & (around == 0)] = one
-            group[np.isin(group, touched)] = touched[0]
-    out = after.copy()
-    out[used] = pieces[(slice(gap + 1, -gap - 1),) * after.ndim] > 0
-    return out
-
-
-def _near_pairs(pieces: Labels, gap: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """For each two numbered pieces with up to `gap` voxels between them, the nearest first: one of them, and where.
-
-    The pieces keep `gap` + 1 voxels from the border of the array. The places, (2, axes), are a voxel of each.
-    """
-    offsets = np.array(list(product(range(-gap - 1, gap + 2), repeat=pieces.ndim)))
-    offsets = offsets[len(offsets) // 2 + 1 :]  # of two opposite ones the later
-    strides = np.array(pieces.strides) // pieces.itemsize
-    flat, at = pieces.ravel(), np.flatnonzero(pieces)
-    seen: set[tuple[int, int]] = set()
-    for offset in offsets[np.argsort((offsets**2).sum(1), kind="stable")]:
-        there = at + offset @ strides
-        hits = np.flatnonzero((flat[there] > 0) & (flat[there] != flat[at]))
-        pairs = np.sort(np.stack([flat[at[hits]], flat[there[hits]]], 1), 1)
-        found, firsts = np.unique(pairs, axis=0, return_index=True)
-        for (one, other), hit in zip(found.tolist(), hits[firsts], strict=True):
-            if (one, other) not in seen:
-                seen.add((one, other))
-                yield one, np.stack(np.unravel_index([at[hit], there[hit]], pieces.shape), 1)
 
 
 def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None) -> Mask:
@@ -454,7 +388,7 @@ def _mends(before: Mask, change: Mask, around: Box, pieces: Labels | None, keep_
         return True
     if new[0] >= old[0]:
         return False
-    if pieces is None or before[around][change].any() or _touched(pieces[around], change) > 1:
+    if pieces is None or before[around][change].any() or touched(pieces[around], change) > 1:
         return True
     return before.ndim == 2 and not keep_holes and _closes_ring(before, change, around)
 
