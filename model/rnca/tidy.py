@@ -28,8 +28,8 @@ LEFT = 0.25
 BULGE = 0.25
 """Growth by more than this share of a mask is no bulge: so much was missing."""
 
-PINHOLES = 4
-"""Holes of a voxel in a volume, at most, that a right mask may hold: more are noise."""
+CRUMBS = 4
+"""Holes and loose pieces, at most, that a right volume may hold, and voxels of such a piece: more are noise."""
 
 RING = 0.25
 """A loop around at least this share of a mask's pixels is a ring, around less the mouth of a bay."""
@@ -235,7 +235,7 @@ def keep_outline(
     A mask that needs no repair is moved a little all the same, as two readers differ. If no change in one piece has
     more than a share of the mask's voxels, and all that mend nothing (see `without_specks`) have no more together,
     those that mend nothing are undone. In a volume, where all that the others mend is a few holes of a voxel
-    (`PINHOLES`), so are they: right masks have such.
+    and loose pieces of a few (`CRUMBS`), so are they: right masks have such.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -263,11 +263,17 @@ def keep_outline(
         if total > most:
             return after
         new[around][piece] = old[around][piece]
-    few = before.ndim == 3 and len(mended) <= PINHOLES
-    if few and all(size == 1 and not _mends(old, one, at, pieces, keep_holes=True) for at, one, size in mended):
+    if before.ndim == 3 and len(mended) <= CRUMBS and all(_is_crumb(old, *change, pieces) for change in mended):
         for around, piece, _ in mended:
             new[around][piece] = old[around][piece]
     return out
+
+
+def _is_crumb(before: Mask, around: Box, change: Mask, voxels: int, pieces: Labels | None) -> bool:
+    """Whether a change that mends, (*around), takes a few voxels away, or fills a hole of one and joins nothing."""
+    if before[around][change].any():
+        return voxels <= CRUMBS
+    return voxels == 1 and not _mends(before, change, around, pieces, keep_holes=True)
 
 
 def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None) -> Mask:
