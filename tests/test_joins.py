@@ -110,6 +110,12 @@ def test_a_loop_encloses_three_hundred_pixels(height: int, closed: bool) -> None
     assert betti_numbers(close_loops(before, after, 5))[1] == closed
 
 
+def test_the_border_of_the_picture_closes_no_loop() -> None:
+    before, after = (mask[9:] for mask in net(gap=2))
+    assert betti_numbers(close_loops(*(np.pad(mask, ((20, 0), (0, 0))) for mask in (before, after)), 5)) == (1, 1)
+    assert (close_loops(before, after, 5) == after).all()
+
+
 def test_pieces_apart_are_not_joined() -> None:
     before, after = net()
     after[10:, 24:28] = before[10:, 24:28] = False

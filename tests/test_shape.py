@@ -38,7 +38,8 @@ def test_organs_are_compact_walls_and_trees_are_not() -> None:
     ball = distance <= 18
     assert is_compact(ball)
     assert is_compact(ball & (np.indices(ball.shape)[0] + np.indices(ball.shape)[1] > 30)), "a part of one"
-    assert not is_compact((distance <= 18) & (distance > 16)), "a wall"
+    assert not is_compact(ball & (distance > 14)), "a wall, 0.48"
+    assert is_compact(ball & (distance > 13)), "a thick one, 0.57"
     cross = sum((np.indices((41, 41, 41))[axis] == 20).astype(int) for axis in range(3)) >= 2
     assert not is_compact(cross)
 
