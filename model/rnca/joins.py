@@ -47,14 +47,12 @@ def join_pieces(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axi
         around = pieces[tuple(map(slice, low, high))]
         line = np.zeros(around.shape, bool)
         line[tuple((places - low).T)] = True
-        touched = np.unique(
-            group[around[(around > 0) & scipy.ndimage.binary_dilation(line, np.ones((3,) * line.ndim))]]
-        )
+        joined = np.unique(group[around[(around > 0) & scipy.ndimage.binary_dilation(line, np.ones((3,) * line.ndim))]])
         old, new = betti_numbers(around > 0), betti_numbers((around > 0) | line)
         # no way around it inside of the box (holes do not rise), nor outside (what it joins was apart everywhere)
-        if old[0] - new[0] == len(touched) - 1 > 0 and all(n <= o for o, n in zip(old[1:], new[1:], strict=True)):
+        if old[0] - new[0] == len(joined) - 1 > 0 and all(n <= o for o, n in zip(old[1:], new[1:], strict=True)):
             around[line & (around == 0)] = one
-            group[np.isin(group, touched)] = touched[0]
+            group[np.isin(group, joined)] = joined[0]
     out = after.copy()
     out[used] = pieces[(slice(gap + 1, -gap - 1),) * after.ndim] > 0
     return out

@@ -15,7 +15,7 @@ COMPACT: Final = 0.5
 
 
 def solidity(mask: NDArray[np.bool_]) -> float:
-    """The share of the convex hulls of its pieces that a mask fills, 1 if it is convex.
+    """The share of its convex hull that the largest piece of a mask fills, 1 if it is convex.
 
     Spacing does not matter: hulls scale as voxels do.
 
@@ -23,13 +23,13 @@ def solidity(mask: NDArray[np.bool_]) -> float:
         mask: (*S) bool, 2-D or 3-D, not empty; pieces are 8- or 26-connected, and voxels squares or cubes.
     """
     pieces, _ = label_foreground(mask)
-    hulls = 0.0
-    corners = np.indices((2,) * mask.ndim).reshape(mask.ndim, -1).T
-    for number, box in enumerate(scipy.ndimage.find_objects(pieces), start=1):
-        piece = pieces[box] == number
-        border = np.argwhere(piece & ~scipy.ndimage.binary_erosion(piece))
-        hulls += scipy.spatial.ConvexHull((border[:, None] + corners).reshape(-1, mask.ndim)).volume
-    return float(np.count_nonzero(mask) / hulls)
+    number = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
+    piece = pieces[scipy.ndimage.find_objects(pieces, number)[-1]] == number
+    rows = piece.any(-1)  # along the last axis; the hull is that of their ends
+    first, last = piece.argmax(-1)[rows], piece.shape[-1] - piece[..., ::-1].argmax(-1)[rows]
+    corners = np.argwhere(rows)[:, None] + np.indices((2,) * rows.ndim).reshape(rows.ndim, -1).T
+    points = [np.column_stack([corner, end]) for corner in np.moveaxis(corners, 1, 0) for end in (first, last)]
+    return float(np.count_nonzero(piece) / scipy.spatial.ConvexHull(np.concatenate(points)).volume)
 
 
 def is_compact(mask: NDArray[np.bool_]) -> bool:
