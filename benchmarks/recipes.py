@@ -95,7 +95,7 @@ RECIPES = {
         20.0,
         colour="green",
         start="vessel-2d",  # it was 1.0.0 then
-        tidying=Tidying(64, 0, tolerance=0.035, gap_size=1, bite_size=1, loop_gap=6),
+        tidying=Tidying(64, 0, tolerance=0.035, gap_size=1, bite_size=1),
     ),
     "organ-2d": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen) and takes loose islands"

@@ -55,7 +55,6 @@ def main() -> None:
     parser.add_argument("--bulges", type=float, help="the metadata's bulge_ratio")
     parser.add_argument("--bays", type=int, help="the metadata's bay_width")
     parser.add_argument("--gaps", type=int, help="the metadata's gap_size")
-    parser.add_argument("--loops", type=int, help="the metadata's loop_gap")
     parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
     parser.add_argument("--steps", type=int, help="the metadata's steps")
@@ -78,7 +77,6 @@ def main() -> None:
             "tolerance": options.tolerance,
             "bay_width": options.bays,
             "gap_size": options.gaps,
-            "loop_gap": options.loops,
             "steps": options.steps,
             "version": options.version,
         }

@@ -768,8 +768,6 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
         "9",
         "--bays",
         "7",
-        "--loops",
-        "6",
         "--steps",
         "32",
     ]
@@ -787,7 +785,6 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
         bulge_ratio=0.8,
         look_size=9,
         bay_width=7,
-        loop_gap=6,
         steps=32,
         version="1.0.1",
     )

@@ -125,8 +125,7 @@ def test_a_region_gets_what_it_would_get_without_it_and_without_tolerance_and_no
     np.testing.assert_array_equal(found, expected)
     tolerant = model_of(net, **entries | {"tolerance": 0.5, "bulge_ratio": 1.0, "look_size": 2})
     np.testing.assert_array_equal(refine(image, mask, tolerant, steps, roi=region).mask, expected)
-    more = {"gap_size": 2, "bite_size": 1, "keep_holes": True, "bay_width": 4, "loop_gap": 3}
-    joining = model_of(net, **entries | more)
+    joining = model_of(net, **entries | {"gap_size": 2, "bite_size": 1, "keep_holes": True, "bay_width": 4})
     for model in (tolerant, joining):
         expected = tidy(mask > 0, whole > 0, model.metadata.tidying, image=image)
         np.testing.assert_array_equal(refine(image, mask, model, steps).mask, expected)

@@ -269,8 +269,7 @@ def test_halves_of_a_volume_in_parallel_give_what_the_whole_gives(tmp_path: Path
     from rnca.zoo import Model
 
     net = random_net(3)
-    rules = {"speck_size": 5, "nibble_size": 3, "look_size": 4, "bay_width": 4, "loop_gap": 3}
-    model = Model(describe(net, "noisy", **rules), rnca.compile(net), "")
+    model = Model(describe(net, "noisy", speck_size=5, nibble_size=3, look_size=4, bay_width=4), rnca.compile(net), "")
     shape = (7, 30, 30)
     image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
     mask = np.zeros(shape, np.uint8)

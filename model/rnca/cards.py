@@ -69,8 +69,6 @@ def _tidying(meta: Metadata) -> str:
         steps.append(f"bays up to {meta.bay_width} voxels wide that were left half filled are filled")
     if meta.gap_size:
         steps.append(f"pieces with up to {meta.gap_size} voxels between them are joined")
-    if meta.loop_gap:
-        steps.append(f"large loops that up to {meta.loop_gap} voxels interrupt are closed")
     if meta.object_betti:
         numbers = ", ".join(map(str, meta.object_betti))
         steps.append(f"of a whole object (Betti numbers {numbers}) other pieces are taken away")

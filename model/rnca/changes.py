@@ -49,13 +49,3 @@ def each_slice(rule: Callable[..., Mask], axis: int, *volumes: NDArray[Any]) -> 
     dims = min(volume.ndim for volume in volumes)
     slices = zip(*(np.moveaxis(volume, axis - dims, 0) for volume in volumes), strict=True)
     return np.moveaxis(np.stack([rule(*parts) for parts in slices]), 0, axis)
-
-
-def touched(pieces: Labels, change: Mask) -> int:
-    """How many of the numbered pieces a change touches.
-
-    Args:
-        pieces, change: (*S), the same box; 8- or 26-connected.
-    """
-    beside = scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))
-    return len(np.setdiff1d(pieces[beside], [0]))

@@ -521,10 +521,6 @@ def export(
     gaps: Annotated[
         int | None, of_parent("Pieces with up to this many voxels between them are joined", least=0)
     ] = None,
-    loops: Annotated[
-        int | None,
-        of_parent("Large loops in pictures that up to this many voxels interrupt are closed", least=0),
-    ] = None,
     tolerance: Annotated[
         float | None,
         of_parent(
@@ -554,7 +550,6 @@ def export(
         "keep_holes": keep_holes,
         "bay_width": bays,
         "gap_size": gaps,
-        "loop_gap": loops,
         "tolerance": tolerance,
     }
     rules: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}

@@ -1,21 +1,16 @@
-"""What a repair left almost joined: pieces that a few voxels part, and loops that a few voxels interrupt."""
+"""What a repair left almost joined: pieces that a few voxels part."""
 
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
-from typing import Final
 
 import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
 
-from .changes import Labels, Mask, each_change, each_slice, touched
+from .changes import Labels, Mask, each_slice
 from .geometry import bounding_box
-from .shape import close_gaps
 from .topology import betti_numbers, label_foreground
-
-LOOP: Final = 300
-"""Pixels that a loop encloses, at least: around less it is a crossing that ends too soon, or noise."""
 
 
 def join_pieces(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axis: int | None = None) -> Mask:
@@ -37,7 +32,7 @@ def join_pieces(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axi
     if axis is not None:
         return each_slice(partial(join_pieces, gap=gap, tolerance=tolerance), axis, before, after)
     used = bounding_box(after)
-    if used is None or _hardly_touched(before, after, tolerance):
+    if used is None or np.count_nonzero(before ^ after) <= tolerance * np.count_nonzero(before):
         return after
     pieces, count = label_foreground(np.pad(after[used], gap + 1))
     group = np.arange(count + 1)  # of each piece
@@ -77,44 +72,3 @@ def _near_pairs(pieces: Labels, gap: int) -> Iterator[tuple[int, NDArray[np.intp
             if (one, other) not in seen:
                 seen.add((one, other))
                 yield one, np.stack(np.unravel_index([at[hit], there[hit]], pieces.shape), 1)
-
-
-def close_loops(before: Mask, after: Mask, gap: int, tolerance: float = 0.0, axis: int | None = None) -> Mask:
-    """The mask after a repair of a net in a plane with large loops closed that only a few voxels interrupt.
-
-    In a picture arteries and veins cross, so that a branch that ends just before another one of the same piece has a
-    gap there, as two pieces would have. A gap is what a closing with a disk of the diameter `gap` adds, in one piece,
-    where it joins two parts of one piece of the mask; it is filled if each part of the background that it comes between
-    has 300 pixels (`LOOP`) or more. Nothing is where the repair hardly touched the mask, nor in a volume: a loop
-    encloses nothing there.
-
-    Args:
-        before, after: (*S) bool, 2-D or 3-D.
-        gap: voxels of a gap, at most.
-        tolerance: share of the voxels before up to which they are hardly touched.
-        axis: as for `tidy`; each slice is looked at alone.
-
-    Returns:
-        (*S) bool; `after` itself if no loop is closed.
-    """
-    if axis is not None:
-        return each_slice(partial(close_loops, gap=gap, tolerance=tolerance), axis, before, after)
-    if after.ndim == 3 or _hardly_touched(before, after, tolerance):
-        return after
-    out, pieces = after.copy(), label_foreground(after)[0]
-    for around, bridge, _ in each_change(after, close_gaps(after, gap)):
-        joined = out[around] | bridge
-        if touched(pieces[around], bridge) > 1 or betti_numbers(joined)[0] >= betti_numbers(out[around])[0]:
-            continue
-        closed = out.copy()
-        closed[around] = joined
-        regions, _ = scipy.ndimage.label(~closed)
-        beside = np.unique(regions[around][scipy.ndimage.binary_dilation(bridge) & ~joined])
-        if len(beside) > 1 and np.bincount(regions.ravel())[beside].min() >= LOOP:
-            out = closed
-    return out
-
-
-def _hardly_touched(before: Mask, after: Mask, tolerance: float) -> bool:
-    """Whether a repair changed no more than a share of a mask."""
-    return np.count_nonzero(before ^ after) <= tolerance * np.count_nonzero(before)

@@ -105,8 +105,8 @@ def stream(
         roi: only voxels in this box change: "i0:i1,j0:j1,k0:k1" (x, y, z order), or slices in array order. The result
             inside is the same as without it, but that the model's tolerance, bulge ratio and look size hold for whole
             masks only: a change that is slight beside the mask, sticks out of it, or looks like background is made
-            where a region asks for it. Whether a mask is compact, what grew beside a bay and what a loop encloses is
-            judged as far as the repair looks.
+            where a region asks for it. Whether a mask is compact and what grew beside a bay is judged as far as
+            the repair looks.
         soft: the mask holds starting values in 0..1 (8-bit: value/255); the result is 0/255 for 8-bit, else 0/1.
         device: "auto", "cpu" or "cuda".
         patience: end early when the mask has not changed for this many steps, but not before step 16 (`EARLIEST`): the

@@ -11,10 +11,10 @@ import numpy as np
 import scipy  # loads its parts on first use
 from numpy.typing import NDArray
 
-from .changes import Labels, Mask, each_change, each_slice, touched
+from .changes import Labels, Mask, each_change, each_slice
 from .errors import InputError
 from .geometry import Box, bounding_box, grow_box
-from .joins import close_loops, join_pieces
+from .joins import join_pieces
 from .looks import NEAR, fill_bays, without_background
 from .shape import is_compact
 from .topology import betti_numbers, label_foreground
@@ -53,8 +53,6 @@ class Tidying:
         tolerance: share of the voxels within which a mask's outline counts as right (`keep_outline`).
         gap_size: voxels between pieces up to which they are joined, if there was something to repair (`join_pieces`).
         bay_width: voxels up to which bays that were left half filled are filled (`fill_bays`). 0: never.
-        loop_gap: voxels of a gap, at most, that interrupts a large loop, over which it is closed (`close_loops`). 0:
-            never.
     """
 
     speck_size: int = 0
@@ -67,13 +65,12 @@ class Tidying:
     bulge_ratio: float = 0.0
     look_size: int = 0
     bay_width: int = 0
-    loop_gap: int = 0
 
     @property
     def reach(self) -> int:
         """Voxels from a change within which its surroundings decide about it, in a region: what only whole masks are
         asked for and an object's numbers are left out."""
-        return 2 * (max(self.largest, self.bite_size, self.bay_width, self.loop_gap) + 1)
+        return 2 * (max(self.largest, self.bite_size, self.bay_width) + 1)
 
     @property
     def sight(self) -> int:
@@ -111,8 +108,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     """The mask after a repair, tidied.
 
     In turn `without_specks`, `without_background`, `without_bulges`, `keep_outline`, `fill_bays`, `join_pieces`,
-    `close_loops`, `without_bites`, `one_object`. A volume that is not compact is a tree or a wall: there holes are
-    kept, and bulges, as the ends of branches would be, are not looked for.
+    `without_bites`, `one_object`. A volume that is not compact is a tree or a wall: there holes are kept, and bulges,
+    as the ends of branches would be, are not looked for.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -137,8 +134,6 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
         out = fill_bays(before, out, image, rules.bay_width, axis)
     if rules.gap_size:
         out = join_pieces(before, out, rules.gap_size, rules.tolerance, axis)
-    if rules.loop_gap:
-        out = close_loops(before, out, rules.loop_gap, rules.tolerance, axis)
     if rules.bite_size:
         out = without_bites(before, out, rules.bite_size, axis)
     return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
@@ -217,6 +212,12 @@ def _shared(one: Mask, other: Mask) -> int:
         a, b = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
         count += np.count_nonzero(a[1:] & b[:-1]) + np.count_nonzero(a[:-1] & b[1:])
     return count
+
+
+def _touched(pieces: Labels, change: Mask) -> int:
+    """How many of the numbered pieces a change touches."""
+    beside = scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))
+    return len(np.setdiff1d(pieces[beside], [0]))
 
 
 def _closes_ring(before: Mask, change: Mask, around: Box) -> bool:
@@ -394,7 +395,7 @@ def _mends(before: Mask, change: Mask, around: Box, pieces: Labels | None, keep_
         return True
     if new[0] >= old[0]:
         return False
-    if pieces is None or before[around][change].any() or touched(pieces[around], change) > 1:
+    if pieces is None or before[around][change].any() or _touched(pieces[around], change) > 1:
         return True
     return before.ndim == 2 and not keep_holes and _closes_ring(before, change, around)
 

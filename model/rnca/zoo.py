@@ -63,7 +63,6 @@ class Metadata:
     tolerance: float = 0.0  # share of a mask's voxels within which its outline counts as right and is left alone
     gap_size: int = 0  # voxels: pieces that no more part are joined after the last step
     bay_width: int = 0  # voxels: bays no wider, and holes, that growth left half filled are filled
-    loop_gap: int = 0  # voxels: large loops in pictures that no more interrupt are closed
     trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
     training: dict[str, Any] = field(default_factory=dict)  # settings and the command
     figures: dict[str, Any] = field(default_factory=dict)
