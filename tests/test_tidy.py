@@ -167,6 +167,12 @@ def test_a_volume_that_is_not_compact_keeps_its_holes_and_the_ends_of_its_branch
     assert (tidy(pierced, after, Tidying(speck_size=2)) == (after if compact else pierced)).all()
     assert (tidy(pierced, after, Tidying(speck_size=2), axis=0) == after).all(), "a slice may be a section of anything"
     assert (tidy(shorter, after, Tidying(bulge_ratio=1.0)) == (shorter if compact else after)).all()
+    short = pierced.copy()
+    short[:, :, 8:] = short[:, 8:] = False
+    assert (tidy(short, after, Tidying(speck_size=2)) == (after if compact else pierced)).all(), "the arms grew"
+    hole = after[2].copy()
+    hole[4, 4] = False
+    assert (tidy(hole, after[2], Tidying(speck_size=2)) == after[2]).all(), "pictures do as the rules say"
     assert not tidy(after, after & False, Tidying(1)).any()
 
 
