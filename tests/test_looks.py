@@ -168,8 +168,14 @@ def test_a_bay_without_growth_is_filled_where_a_tenth_of_a_compact_mask_grew(gro
     before[20, 6] = not broken
     assert (after & ~before).sum() == grown and after.sum() == 560 and is_compact(after)
     assert (fill_bays(before, after, 9.0 * whole[None], 10) == (whole if broken else after)).all()
-    before, after, whole = (with_arms(mask) for mask in (before, after, whole))
-    assert (fill_bays(before, after, 9.0 * whole[None], 10) == after).all(), "it grew between other branches"
+    thin = [with_arms(mask) for mask in (before, after, whole)]
+    assert (fill_bays(*thin[:2], 9.0 * thin[2][None], 10) == thin[1]).all(), "it grew between other branches"
+    before[20:23, 6:34] = False  # broken in any case
+    for row, filled in ((5, False), (9, True)):
+        after[:20], before[:20] = whole[:20], whole[:20]
+        before[row, 16:20] = after[row, 16:20] = False
+        expected = whole if filled else after
+        assert (fill_bays(before, after, 9.0 * whole[None], 10) == expected).all(), "a notch stays, a hole does not"
 
 
 @pytest.mark.parametrize(
@@ -282,6 +288,8 @@ def test_filled_bays_are_what_the_definition_says_of_the_whole_array(
                     looks = -0.5 <= beyond <= 0.5 or (beyond > 0 and near)
         room = 0.25 * after.sum() if is_compact(after) else 0
         near = grown or (after & ~before).sum() >= 0.1 * after.sum()
+        hole = not (ndimage.binary_dilation(np.pad(bay, 1)) & ~np.pad(after | bay, 1)).any()
+        near = grown or (near and (hole or bay.sum() >= 20))
         if (grown >= bay.sum() or (near and bay.sum() < room)) and looks:
             expected |= bay
     assert (fill_bays(before, after, image[None], width) == expected).all()

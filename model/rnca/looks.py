@@ -70,11 +70,11 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     what a closing with a disk or ball of the diameter `width` adds to the mask, with what it encloses. Filled is each
     one in one piece beside which at least as many voxels grew, and that looks like the mask. In a compact mask, which
     has no gaps between branches that growth passes by, any growth beside it is enough for a bay of less than a quarter
-    of the mask (`ROOM`), and none is needed where a tenth of the mask grew altogether (`BROKEN`). By the medians of the
-    grey values a bay is nearer to the mask up to five voxels (`NEAR`) around it than to the background, and no more
-    than that far beyond, as a bright gall bladder in the bay of a liver is, or within a deviation of the mask; where
-    there is hardly any background, or both look alike (`VISIBLE`), the deviation decides. Fewer than twenty voxels
-    (`ENOUGH`) have no look of their own.
+    of the mask (`ROOM`), and none is needed where a tenth of the mask grew altogether (`BROKEN`), but for notches of
+    the outline that are too small for a look. By the medians of the grey values a bay is nearer to the mask up to five
+    voxels (`NEAR`) around it than to the background, and no more than that far beyond, as a bright gall bladder in the
+    bay of a liver is, or within a deviation of the mask; where there is hardly any background, or both look alike
+    (`VISIBLE`), the deviation decides. Fewer than twenty voxels (`ENOUGH`) have no look of their own.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -99,12 +99,19 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     for around, bay, voxels in each_change(after, closed):
         beside = numbered[around][scipy.ndimage.binary_dilation(bay, np.ones((3,) * bay.ndim))]
         growth = amounts[np.setdiff1d(beside, [0])].sum()
-        if growth < voxels and not (compact and voxels < ROOM * size and (growth or broken)):
+        likely = growth or (broken and (voxels >= ENOUGH or _is_hole(after, bay, around)))
+        if growth < voxels and not (compact and voxels < ROOM * size and likely):
             continue
         share, alike = _likeness(after, bay, around, image) if voxels >= ENOUGH else (None, True)
         if alike if share is None else share >= ALIKE and (alike or share <= 2 - ALIKE):
             out[around][bay] = True
     return out
+
+
+def _is_hole(mask: Mask, place: Mask, around: Box) -> bool:
+    """Whether a place, (*around), outside of a mask has nothing but the mask beside it, 4- or 6-connected."""
+    beside = scipy.ndimage.binary_dilation(np.pad(place, 1)) & ~np.pad(place, 1)
+    return bool(np.pad(mask[around], 1)[beside].all())
 
 
 def _likeness(mask: Mask, place: Mask, around: Box, image: NDArray[Any]) -> tuple[float | None, bool]:
