@@ -343,6 +343,7 @@ def export(name: str, recipe: Recipe, given: argparse.Namespace) -> None:
         intensity=recipe.intensity,
         colour=recipe.colour,
         **asdict(recipe.tidying),
+        object_size=recipe.object_size,
         steps=recipe.steps,
         trained_on=[parse_source(text) for text in recipe.trained_on],
         training=json.loads(json.dumps(training)),

@@ -45,6 +45,7 @@ class Recipe:
     scales: tuple[float, ...] = (0.0, 2.0)
     colour: str = "luminance"  # what of a colour image the network sees
     tidying: Tidying = NOTHING  # of the metadata
+    object_size: int = 0  # of the metadata: the data's objects have no longer sides
     gain: float = 1.0  # at export updates are made this much longer: they rest where they did, and are there sooner
     steps: int = 64  # of the metadata: the default of a repair
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes

@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--gaps", type=int, help="the metadata's gap_size")
     parser.add_argument("--tolerance", type=float, help="the metadata's tolerance")
     parser.add_argument("--betti", help="the metadata's object_betti: 1,1 or none")
+    parser.add_argument("--object-size", type=int, help="the metadata's object_size")
     parser.add_argument("--steps", type=int, help="the metadata's steps")
     parser.add_argument("--version", help="the metadata's version")
     parser.add_argument("-o", "--output", type=Path, default=ZOO, help="for NAME/NAME.ts; default: the zoo")
@@ -77,6 +78,7 @@ def main() -> None:
             "tolerance": options.tolerance,
             "bay_width": options.bays,
             "gap_size": options.gaps,
+            "object_size": options.object_size,
             "steps": options.steps,
             "version": options.version,
         }

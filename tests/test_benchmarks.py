@@ -768,6 +768,8 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
         "9",
         "--bays",
         "7",
+        "--object-size",
+        "90",
         "--steps",
         "32",
     ]
@@ -785,6 +787,7 @@ def test_a_model_is_saved_again_with_other_sizes_of_what_is_undone(
         bulge_ratio=0.8,
         look_size=9,
         bay_width=7,
+        object_size=90,
         steps=32,
         version="1.0.1",
     )

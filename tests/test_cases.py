@@ -22,6 +22,7 @@ from rnca.cases import (
     split_cases,
 )
 from rnca.errors import InputError
+from rnca.geometry import resample
 
 Array = NDArray[Any]
 LABEL = discs((24, 26), ((11, 12), 7)) & ~discs((24, 26), ((11, 12), 3.5))
@@ -380,6 +381,21 @@ def test_a_volume_becomes_the_slices_that_hold_the_label_for_a_2d_model(tmp_path
     (whole,) = load_cases(tmp_path, dims=3, intensity={"kind": "none"})
     np.testing.assert_array_equal(whole.image, image[None])
     np.testing.assert_array_equal(whole.label, label > 0)
+
+
+def test_objects_larger_than_the_model_knows_are_trained_on_as_they_are_repaired(tmp_path: Path) -> None:
+    label = np.zeros((60, 90), np.uint8)
+    label[10:50, 5:85] = 1
+    image = np.kron(rng().random((15, 30), np.float32), np.ones((4, 3), np.float32))
+    for folder, values in (("images", image), ("labels", label), ("states", 200 * label)):
+        write(tmp_path / folder, "a.mha", values)
+    (case,) = load_cases(tmp_path, dims=2, intensity={"kind": "none"}, object_size=40)
+    assert case.label.shape == (30, 45) and case.image.shape == (1, 30, 45)
+    assert case.label[5:25, 3:42].all() and case.label.sum() == pytest.approx(label.sum() / 4, rel=0.03)
+    np.testing.assert_allclose(case.image[0], resample(image, (1, 1), (2, 2))[0], atol=1e-6)
+    np.testing.assert_allclose(case.starts[0][6:24, 4:41], 200 / 255)
+    (same,) = load_cases(tmp_path, dims=2, intensity={"kind": "none"}, object_size=80)
+    np.testing.assert_array_equal(same.image[0], image)
 
 
 def test_a_folder_without_cases_is_refused_with_what_is_expected(tmp_path: Path) -> None:

@@ -644,10 +644,11 @@ def test_options_of_export_become_rules_of_the_model(tmp_path, rnca, monkeypatch
     for more in (
         [],
         ["--specks", 5, "--bites", 4, "--bulges", "0.8", "--looks", 9, "--betti", "1,1"],
-        ["--keep-holes", "--betti", "none", "--tolerance", "0.02", "--gaps", "2", "--bays", 7],
+        ["--keep-holes", "--betti", "none", "--tolerance", "0.02", "--gaps", "2", "--bays", 7, "--object-size", 90],
     ):
         assert rnca(*words, *more) == 0
     third = {"keep_holes": True, "gap_size": 2, "bay_width": 7, "tolerance": 0.02, "object_betti": None}
+    third["object_size"] = 90
     second = {"speck_size": 5, "bite_size": 4, "bulge_ratio": 0.8, "look_size": 9, "object_betti": [1, 1]}
     assert runs == [{}, second, third]
     capfd.readouterr()

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from rnca import intensity
 from rnca.errors import InputError
+from rnca.geometry import resample
 from rnca.intensity import NetworkInput, match_channels, network_input, normalise, parse_intensity
 
 KINDS: list[dict[str, Any]] = [
@@ -212,6 +213,22 @@ def test_a_part_has_the_values_it_has_in_the_whole(slice_axis: int | None) -> No
     whole = network_input(volume, 2, spec, slice_axis=slice_axis)
     for box in ((slice(3, 9), slice(2, 5), slice(0, 50)), (slice(20, 21), slice(0, 9), slice(30, 50))):
         np.testing.assert_array_equal(given.part(box), whole[(slice(None), *box)])
+
+
+@pytest.mark.parametrize("spec", [{"kind": "local", "sigma": 2, "scales": [0, 1.5]}, {"kind": "percentile"}], ids=str)
+def test_on_another_grid_contrast_and_blur_count_in_its_voxels(spec: dict[str, Any]) -> None:
+    volume = noise(1, 30, 18, 40)
+    channels, shape = len(spec.get("scales", [0])), (15, 9, 28)
+    coarse = NetworkInput(volume, channels, spec, slice_axis=0).on(shape)
+    whole = coarse.part(tuple(slice(0, n) for n in shape))
+    assert whole.shape == (channels, *shape)
+    first = normalise(volume, {"kind": "zscore"} if spec["kind"] == "local" else spec)
+    low = resample(first[0], (1, 1, 1), shape=shape)[0]
+    then = spec if spec["kind"] == "local" else {"kind": "none"}
+    expected = NetworkInput(low[None], channels, then, slice_axis=0)
+    np.testing.assert_allclose(whole, expected.part(tuple(slice(0, n) for n in shape)), atol=1e-4)
+    for box in ((slice(3, 9), slice(2, 5), slice(0, 28)), (slice(14, 15), slice(0, 9), slice(20, 28))):
+        np.testing.assert_array_equal(coarse.part(box), whole[(slice(None), *box)])
 
 
 def test_normalisations_are_read_as_typed() -> None:

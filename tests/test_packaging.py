@@ -31,10 +31,11 @@ COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined
 
 LAYERS = (
     ("errors", "bars", "contrast", "pages"),
-    ("automaton", "files", "geometry", "intensity", "topology", "defects", "samples"),
-    ("engine", "labels", "metrics", "phantoms", "pictures", "changes", "shape"),
+    ("automaton", "files", "geometry", "topology", "defects", "samples"),
+    ("engine", "intensity", "labels", "metrics", "phantoms", "pictures", "changes", "shape"),
     ("joins", "looks"),
     ("tidy",),
+    ("coarse",),
     ("fused", "window", "zoo", "cases"),
     ("cards", "gradients", "patches", "registry", "rollout"),
     ("training",),

@@ -512,6 +512,40 @@ def test_a_model_works_at_its_own_spacing_along_its_axes() -> None:
     assert done[1.0] == pytest.approx(done[0.5] / 2, abs=3)
 
 
+# Objects larger than a model knows
+
+
+def test_a_gap_in_a_large_object_is_filled_in_fewer_steps_on_a_coarser_grid() -> None:
+    """A block of 80 pixels at a size of 20: a step reaches four pixels far."""
+    block = np.zeros((60, 100), np.float32)
+    block[10:50, 10:90] = 1
+    mask = (block > 0).astype(np.uint8)
+    mask[10:50, 40:72] = 0
+    done = {}
+    for size in (0, 20):
+        steps = stream(block, mask, model_of(filler(), object_size=size), 30)
+        closed = [bool(step.mask[30, 10:90].all()) for step in steps]
+        done[size] = closed.index(True) + 1
+    assert done[0] >= 16 and done[20] < 0.6 * done[0], done
+
+
+def test_the_rules_for_the_end_hold_on_the_grid_that_a_large_object_is_repaired_on() -> None:
+    """Noise of a voxel there, 16 of the mask's, is a nibble of one voxel; slits close, and labels stay."""
+    right = np.zeros((96, 120), bool)
+    right[16:80, 20:100] = True
+    values = right.astype(np.uint8)
+    values[40, :], values[60:62, 50] = 0, 0
+    values[66:70, 60:70] = 2
+    model = model_of(random_net(3), object_size=20, nibble_size=10_000, speck_size=10_000)
+    found = refine(noise(96, 120), values, model, 4, label=1).mask
+    assert ((found == 2) == (values == 2)).all()
+    expected = right & (values != 2)
+    assert np.count_nonzero((found == 1) != expected) <= 2, "the ends of the slit"
+    kept = refine(noise(96, 120), values, model, 4, label=1, roi="0:40,:").mask
+    np.testing.assert_array_equal(kept[:, 40:], values[:, 40:])
+    np.testing.assert_array_equal(kept[:, :40], found[:, :40])
+
+
 # The stream
 
 
@@ -531,9 +565,10 @@ def box_of(changed: Array) -> tuple[slice, ...] | None:
         {"resampled": True},
         {"resampled": True, "roi": "3:20,2:25"},
         {"resampled": True, "label": "all"},
+        {"large": True},
         {"volume": True},
     ],
-    ids=["plain", "region", "labels", "resampled", "resampled region", "resampled labels", "slices"],
+    ids=["plain", "region", "labels", "resampled", "resampled region", "resampled labels", "large", "slices"],
 )
 def test_each_step_tells_how_many_voxels_it_changed_and_where(options: dict[str, Any]) -> None:
     options = dict(options)
@@ -542,6 +577,9 @@ def test_each_step_tells_how_many_voxels_it_changed_and_where(options: dict[str,
     if "label" in options:
         mask[..., 14:] *= 2
     known = {"spacing": [1.5, 2.0], "resample": True} if options.pop("resampled", False) else {}
+    if options.pop("large", False):
+        mask, known = np.kron(mask[:10, :9], np.ones((3, 3), np.uint8)), {"object_size": 2, "speck_size": 2}
+        shape = mask.shape
     before, total = mask, 0
     for step in stream(noise(*shape), mask, model_of(random_net(3), **known), 9, **options):
         changed = step.mask != before
@@ -673,10 +711,19 @@ def test_a_model_compiled_for_bfloat16_runs_in_it_unless_told_otherwise() -> Non
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("soft", [False, True], ids=["labels", "soft"])
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"spacing": 1.0, "resample": True},
+        {"object_size": 5},
+        {"object_size": 5, "speck_size": 3, "nibble_size": 2, "bay_width": 3},
+    ],
+    ids=["spacing", "large", "large and tidied"],
+)
 @given(st.data())
 @settings(max_examples=25)
 def test_a_resampling_model_gives_a_region_what_it_would_get_without_it(
-    dims: int, soft: bool, data: st.DataObject
+    dims: int, soft: bool, known: dict[str, Any], data: st.DataObject
 ) -> None:
     shape = data.draw(st.tuples(*[st.integers(5, 60 if dims == 2 else 20)] * dims))
     spacing = data.draw(st.tuples(*[st.sampled_from([0.5, 0.7, 1.0, 1.3, 2.1])] * dims))
@@ -688,7 +735,8 @@ def test_a_resampling_model_gives_a_region_what_it_would_get_without_it(
     if soft:
         mask *= np.uint8(200)
     image = itk(noise(*shape, seed=seed + 1), spacing[::-1])
-    model = model_of(random_net(seed, dims), spacing=[1.0] * dims, resample=True)
+    own = {"spacing": [known["spacing"]] * dims} if "spacing" in known else {}
+    model = model_of(random_net(seed, dims), **known | own)
     whole = voxels(refine(image, itk(mask, spacing[::-1]), model, 3, soft=soft).mask)
     expected = mask.copy()
     expected[region] = whole[region]

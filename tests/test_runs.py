@@ -102,20 +102,22 @@ def test_the_model_and_its_children_see_images_as_the_run_did(tmp_path: Path) ->
 
 def test_a_mask_is_tidied_as_by_the_parent_unless_export_is_told_otherwise(finished: Path, tmp_path: Path) -> None:
     given = {"speck_size": 3, "nibble_size": 2, "object_betti": [1, 1], "tolerance": 0.02, "gap_size": 1}
-    given |= {"look_size": 9, "bay_width": 7}
-    parent = export_run(finished, tmp_path / "p" / "p.ts", "p", "1.0.0", "", "", tidying=given)
+    given |= {"look_size": 9, "bay_width": 7, "object_size": 40}
+    parent = export_run(finished, tmp_path / "p" / "p.ts", "p", "1.0.0", "", "", changes=given)
     settings = Settings(iterations=1, batch=2, pool=2, patch=24, first=(1, 1), between=(1, 1))
     run = tmp_path / "b"
     child = train_run(run, "b", DATA, NETWORK, settings, str(parent), "cpu", QUIET)
     inherited = export_run(run, tmp_path / "c" / "c.ts", "c", "1.0.0", "", "")
-    none = export_run(run, tmp_path / "d" / "d.ts", "d", "1.0.0", "", "", tidying={"speck_size": 0})
+    none = export_run(run, tmp_path / "d" / "d.ts", "d", "1.0.0", "", "", changes={"speck_size": 0})
     assert [load_model(path).metadata.tidying for path in (parent, child, inherited)] == [
         Tidying(3, 2, [1, 1], tolerance=0.02, gap_size=1, look_size=9, bay_width=7)
     ] * 3
     assert load_model(none).metadata.tidying == replace(load_model(parent).metadata.tidying, speck_size=0)
+    assert [load_model(path).metadata.object_size for path in (parent, child, inherited, none)] == [40] * 4
     cards = [path.with_name("README.md").read_text(encoding="utf-8") for path in (inherited, none)]
     for told in (
         "Betti numbers 1, 1",
+        "objects with more than 40 voxels on their longer side on a coarser grid",
         "growth of 9 voxels or more that looks like background",
         "bays up to 7 voxels wide that were left half filled",
         "by 2.0% of the mask or less is left alone",

@@ -148,6 +148,9 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
         mask: Image = np.rint(255 * start).astype(np.uint8) if soft else (start > 0.5).astype(np.uint8)
         if not isinstance(image, np.ndarray):
             mask = Grid.of(image).wrap(mask)
+        if meta.object_size:  # the masks on the way are not what the rules look at: those are on a coarser grid
+            ends = {moment: rnca.refine(image, mask, loaded, moment, soft=soft, **options) for moment in moments}
+            return {moment: as_array(end.mask) > 0 for moment, end in ends.items()}
         found: dict[int, Mask] = {}
         axis, channels = slices_across(Grid.of(mask), meta), image_channels(image, start.shape)
         seen = NetworkInput(channels, meta.image_channels, meta.intensity, meta.colour, axis).channels
@@ -161,6 +164,8 @@ def automaton(model: str | Model, steps: Sequence[int] = (64,), *, soft: bool = 
 
     seen = {"intensity": meta.intensity, "colour": meta.colour, "spacing": meta.spacing if meta.resample else None}
     identity = {"weights": meta.weights_sha256[:16], **seen, "soft": soft, **options}
+    if meta.object_size:
+        identity["object_size"] = meta.object_size
     if meta.tidying:
         identity["tidying"] = asdict(meta.tidying)
     name = f"rNCA {meta.name}" + (" (soft start)" if soft else "")

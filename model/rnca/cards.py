@@ -58,7 +58,12 @@ def _tidying(meta: Metadata) -> str:
     )
     told = [f"{name} of up to {size} voxels" for name, size in kinds if size]
     kept = ", and so are fillings of holes" if meta.keep_holes else ""
-    steps = [f"then {' and '.join(told)} are undone{kept}"] if told else []
+    steps = (
+        [f"objects with more than {meta.object_size} voxels on their longer side on a coarser grid"]
+        if meta.object_size
+        else []
+    )
+    steps += [f"then {' and '.join(told)} are undone{kept}"] if told else []
     if meta.look_size:
         steps.append(f"growth of {meta.look_size} voxels or more that looks like background is undone")
     if meta.bulge_ratio:

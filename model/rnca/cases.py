@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .coarse import object_spacing
 from .defects import damage, generator, smooth_noise, soften
 from .errors import InputError
 from .files import list_images, read_image, read_mask
-from .geometry import Box, Grid, as_array, check_same_grid, image_channels, slice_axis
-from .intensity import network_input
+from .geometry import Box, Grid, as_array, check_same_grid, image_channels, resample, slice_axis
+from .intensity import NetworkInput, network_input
 from .phantoms import phantom
 
 PERCENTILES = {"kind": "percentile", "low": 0.5, "high": 99.5}
@@ -169,10 +170,12 @@ def load_cases(
     intensity: Mapping[str, Any] = PERCENTILES,
     colour: str = "luminance",
     label: int | Literal["each"] | None = None,
+    object_size: int = 0,
 ) -> list[Case]:
     """Read a folder of cases; volumes become slices for a 2-D model (only those that hold the label).
 
     Args:
+        object_size: of the model, voxels: larger objects are brought to the grid that they are repaired on; 0: none.
         label: the value to repair in label maps; None takes every non-zero value as one, "each" makes a case of each.
 
     Raises:
@@ -193,13 +196,18 @@ def load_cases(
         if truth.ndim < dims:
             raise InputError(f"{labels[name]} is {truth.ndim}-D: a model for volumes is trained on volumes.")
         axis = slice_axis(Grid.of(mask).spacing, truth.shape) if truth.ndim > dims else None
-        values = network_input(image_channels(image, truth.shape), channels, intensity, colour, axis)
+        pixels = NetworkInput(image_channels(image, truth.shape), channels, intensity, colour, axis)
         classes = np.unique(truth)
         guesses = [as_array(read_mask(found[name])) for found in known if name in found]
         for value in classes[classes != 0].tolist() if label == "each" else [label]:
             starts = [_start(guess, value, classes) for guess in guesses if guess.shape == truth.shape]
             title = f"{name}_{value}" if label == "each" else name
-            whole = Case(title, values, _foreground(truth, value), starts, group=name)
+            right, spacing = _foreground(truth, value), Grid.of(mask).spacing
+            wanted = object_spacing(right, spacing, object_size, axis) if object_size else spacing
+            if wanted != spacing:
+                right, *starts = (resample(m.astype(np.float32), spacing, wanted)[0] for m in (right, *starts))
+            values = pixels.on(right.shape).part(tuple(slice(0, n) for n in right.shape))
+            whole = Case(title, values, right > 0.5, starts, group=name)
             cases += [whole] if axis is None else _slices(whole, axis)
     return cases
 

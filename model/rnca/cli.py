@@ -529,6 +529,9 @@ def export(
             most=1,
         ),
     ] = None,
+    object_size: Annotated[
+        int | None, of_parent("Objects whose longer side has more voxels are repaired on a coarser grid", least=0)
+    ] = None,
     betti: Annotated[
         str | None,
         of_parent(
@@ -551,6 +554,7 @@ def export(
         "bay_width": bays,
         "gap_size": gaps,
         "tolerance": tolerance,
+        "object_size": object_size,
     }
     rules: dict[str, Any] = {entry: value for entry, value in given.items() if value is not None}
     if betti is not None:

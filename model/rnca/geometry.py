@@ -310,13 +310,19 @@ def regrid_box(box: Box, shape: Sequence[int], new_shape: Sequence[int]) -> tupl
     Returns:
         The box in the resampled image, and the one in the original: `box` and what interpolation needs around it.
     """
-    new, old = [], []
-    for part, n, m in zip(box, shape, new_shape, strict=True):
-        start, stop = max(0, part.start * m // n - 1), min(m, -(-part.stop * m // n) + 1)
-        centres = _centres(n, m)[start:stop]
-        new.append(slice(start, stop))
-        old.append(slice(min(part.start, math.floor(centres[0])), max(part.stop, math.ceil(centres[-1]) + 1)))
-    return tuple(new), tuple(old)
+    new = tuple(
+        slice(max(0, part.start * m // n - 1), min(m, -(-part.stop * m // n) + 1))
+        for part, n, m in zip(box, shape, new_shape, strict=True)
+    )
+    old = box_around(box, source_box(new, shape, new_shape))
+    assert old is not None
+    return new, old
+
+
+def source_box(new_box: Box, shape: Sequence[int], new_shape: Sequence[int]) -> Box:
+    """The part of an image of `shape` that interpolation at `new_box` of its `new_shape` looks at."""
+    centres = [_centres(n, m)[new] for n, m, new in zip(shape, new_shape, new_box, strict=True)]
+    return tuple(slice(math.floor(centre[0]), math.ceil(centre[-1]) + 1) for centre in centres)
 
 
 def resample_part(
@@ -369,7 +375,7 @@ def transfer_change(
             return after
         box.append(slice(int(reached[0]), int(reached[-1]) + 1))
         centres.append(centre[box[-1]])
-    solid = (_linear(low_after, centres) >= 0.5) | _nearest(low_after, centres)
+    solid = show_on(low_after, centres)
     by_added = _linear(low_after & ~low_before, centres) > 0
     removed = low_before & ~low_after
     by_removed = _linear(removed, centres) > 0
@@ -381,6 +387,11 @@ def transfer_change(
         new = _drop_crumbs(new, cleared, solid, near)
     after[tuple(box)] = new
     return after
+
+
+def show_on(low: np.ndarray, centres: Sequence[np.ndarray]) -> np.ndarray:
+    """Where a bool mask on another grid is solid, as in `transfer_change`, at these of its indices (an axis each)."""
+    return np.asarray((_linear(low, centres) >= 0.5) | _nearest(low, centres))
 
 
 def _drop_crumbs(mask: np.ndarray, cleared: np.ndarray, solid: np.ndarray, near: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ voxels), so that a cell, which sees 3×3 voxels, sees what lies further as well.
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from scipy import ndimage
 
 from .contrast import TRUNCATE, block, local_contrast, reach
 from .errors import InputError
+from .geometry import Box, resample_part, source_box
 
 KINDS = ("percentile", "zscore", "window", "local", "unit", "none")
 SAMPLE = 2_000_000
@@ -73,25 +75,44 @@ class NetworkInput:
         self.scalings = scalings(self.channels, spec)
         self.local = float(spec.get("sigma", 16)) if spec["kind"] == "local" else 0.0
         self.slice_axis = slice_axis
+        self.shape = self.channels.shape[1:]
         self._reach, self._block = (reach(self.local), block(self.local)) if self.local else (0, 1)
+
+    def on(self, shape: tuple[int, ...]) -> "NetworkInput":
+        """The same image on a grid of another shape over the same extent, by linear interpolation.
+
+        It is resampled before contrast is evened out and before it is blurred: those count in voxels.
+        """
+        out = copy(self)
+        out.shape = shape
+        return out
 
     def part(self, box: tuple[slice, ...]) -> np.ndarray:
         """The network's channels in a box of (*S): (wanted, *box) float32."""
         blurred = math.ceil(TRUNCATE * max(self.scales))
         outer, middle, inner = [], [], []  # what is read, what is normalised, what is returned
-        for axis, (side, size) in enumerate(zip(box, self.channels.shape[1:], strict=True)):
+        for axis, (side, size) in enumerate(zip(box, self.shape, strict=True)):
             near, far, edge = (0, 0, 1) if axis == self.slice_axis else (blurred, self._reach, self._block)
             start, stop = max(side.start - near, 0), min(side.stop + near, size)
             first = max(start - far, 0) // edge * edge
             outer.append(slice(first, min(-(-(stop + far) // edge) * edge, size)))
             middle.append(slice(start - first, stop - first))
             inner.append(slice(side.start - start, side.stop - start))
-        values = scale(self.channels[(slice(None), *outer)], self.scalings)
+        values = self._values(tuple(outer))
         if self.local:
             values = local_contrast(values, middle, self.local, self.slice_axis)
         levels = [values if s == 0 else _blur(values, s, self.slice_axis) for s in self.scales]
         parts = [level[(slice(None), *inner)] for level in levels]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _values(self, box: Box) -> np.ndarray:
+        """The channels in a box, scaled, on the grid of `shape`."""
+        own = self.channels.shape[1:]
+        source = box if self.shape == own else source_box(box, own, self.shape)
+        values = scale(self.channels[(slice(None), *source)], self.scalings)
+        if self.shape == own:
+            return values
+        return np.stack([resample_part(channel, source, own, box, self.shape) for channel in values])
 
 
 def network_input(

@@ -2,8 +2,9 @@
 
 The command line, the server and the benchmarks all come through here. What is computed: the mask (of one
 label, in a region) is cropped with the reach of the steps around it, brought to the model's spacing where it
-asks for that, cut into slices for a 2-D model on a volume, and unrolled by the engine. What is written: only
-voxels of the region that are background or of that label; everything else stays as it is.
+asks for that, or to a coarser one where the object is larger than the model knows, cut into slices for a 2-D
+model on a volume, and unrolled by the engine. What is written: only voxels of the region that are background or
+of that label; everything else stays as it is.
 """
 
 import math
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .coarse import object_spacing
 from .errors import InputError
 from .geometry import (
     Box,
@@ -299,10 +301,7 @@ def open_window(
     """
     shape, axis = grid.shape, slices_across(grid, metadata)
     start = soft_start(values) if soft else values == value
-    wanted = grid.spacing
-    if metadata.resample and metadata.spacing is not None:
-        model_axes = iter(metadata.spacing)
-        wanted = tuple(s if a == axis else next(model_axes) for a, s in enumerate(grid.spacing))
+    wanted = _model_spacing(start > 0.5, grid.spacing, metadata, axis)
     low_shape = tuple(max(1, round(n * s / w)) for n, s, w in zip(shape, grid.spacing, wanted, strict=True))
     resampled = max(abs(w / s - 1) for w, s in zip(wanted, grid.spacing, strict=True)) > 0.01
     factors = [n / m if resampled else 1.0 for n, m in zip(shape, low_shape, strict=True)]
@@ -330,11 +329,22 @@ def open_window(
     if resampled:
         low_box, box = regrid_box(box, shape, low_shape)
         low = Low(shape, low_shape, box, low_box)
+        pixels = pixels.on(low_shape)
     start = start[box].copy()  # so that the whole volume's can go
     free = np.ones(start.shape, bool) if soft else (values[box] == 0) | start
     inside = None if region is None else _inside(region, box)
-    seen = pixels.channels[(slice(None), *box)]
-    return Window(box, pixels.part(box), start, free, inside, axis, low, device, rules, seen)
+    seen, model_box = pixels.channels[(slice(None), *box)], box
+    if low is not None:
+        seen, model_box = np.stack([low.sample(channel) for channel in seen]), low.low_box
+    return Window(box, pixels.part(model_box), start, free, inside, axis, low, device, rules, seen)
+
+
+def _model_spacing(mask: Mask, spacing: tuple[float, ...], metadata: Metadata, axis: int | None) -> tuple[float, ...]:
+    """The spacing of the grid that a mask (*S) is repaired on, array order."""
+    if metadata.resample and metadata.spacing is not None:
+        model_axes = iter(metadata.spacing)
+        return tuple(s if a == axis else next(model_axes) for a, s in enumerate(spacing))
+    return object_spacing(mask, spacing, metadata.object_size, axis) if metadata.object_size else spacing
 
 
 def _inside(region: Box, box: Box) -> Mask:

@@ -48,6 +48,7 @@ class Data:
     held: tuple[Path, ...] = ()  # folders to validate on; all of `folders` is trained on then
     intensity: dict[str, Any] = field(default_factory=lambda: dict(PERCENTILES))
     colour: str = "luminance"
+    object_size: int = 0  # voxels: larger objects are trained on, and repaired, on a coarser grid; 0: none
 
 
 def gather(data: Data, dims: int, channels: int, patch: int, seed: int) -> tuple[list[Case], list[Case]]:
@@ -55,7 +56,13 @@ def gather(data: Data, dims: int, channels: int, patch: int, seed: int) -> tuple
 
     def load(folder: Path) -> list[Case]:
         return load_cases(
-            folder, dims=dims, channels=channels, intensity=data.intensity, colour=data.colour, label=data.label
+            folder,
+            dims=dims,
+            channels=channels,
+            intensity=data.intensity,
+            colour=data.colour,
+            label=data.label,
+            object_size=data.object_size,
         )
 
     held = [case for folder in data.held for case in load(folder)]
@@ -103,7 +110,8 @@ def train_run(
     """
     base = load_model(parent) if parent else None
     if base:  # what the parent sees, its child sees
-        data = replace(data, intensity=base.metadata.intensity, colour=base.metadata.colour)
+        meta = base.metadata
+        data = replace(data, intensity=meta.intensity, colour=meta.colour, object_size=meta.object_size)
     about = {
         "name": name,
         "data": {**asdict(data), "folders": _short(data.folders), "held": _short(data.held)},
@@ -147,6 +155,7 @@ def train_run(
         name,
         intensity=data.intensity,
         colour=data.colour,
+        object_size=data.object_size,
         **asdict(rules),
         parent=lineage,
         training=about,
@@ -267,7 +276,7 @@ def export_run(
     description: str,
     licence: str,
     sources: Sequence[str] = (),
-    tidying: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the model of a run's latest checkpoint, with what the run knows about itself.
 
@@ -276,7 +285,8 @@ def export_run(
     Args:
         run: a run's folder, or a checkpoint.
         sources: what it was trained on, "NAME; LICENCE; CITATION" each.
-        tidying: entries of the metadata (`rnca.tidy.Tidying`) that differ from those of the model the run went on from.
+        changes: entries of the metadata (`rnca.tidy.Tidying`, `object_size`) that differ from those of the run's
+            parent.
     """
     if not path.exists() and path.with_name("README.md").exists():
         raise InputError(
@@ -292,7 +302,8 @@ def export_run(
 
     known = stored(RUN)
     command, lineage = known.pop("command", ""), known.pop("lineage", None)
-    rules = known.pop("tidying", {}) | dict(tidying or {})
+    size = {"object_size": known.get("data", {}).get("object_size", 0)}
+    rules = size | known.pop("tidying", {}) | dict(changes or {})
     metadata = describe(
         net_from(about, arrays),
         name,

@@ -82,6 +82,13 @@ class Tidying:
         """Voxels of the largest speck or nibble."""
         return max(self.speck_size, self.nibble_size)
 
+    def for_shape(self, mask: Mask, axis: int | None = None) -> "Tidying":
+        """These rules for a mask (*S), as `tidy` has them: in a volume that is not compact holes are the objects' own,
+        and there are no bulges."""
+        if self and not self.keep_holes and mask.ndim == 3 and axis is None and mask.any() and not is_compact(mask):
+            return replace(self, keep_holes=True, bulge_ratio=0.0)
+        return self
+
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
         return self != Tidying(keep_holes=self.keep_holes)
@@ -119,8 +126,7 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
     """
-    if rules and not rules.keep_holes and before.ndim == 3 and axis is None and after.any() and not is_compact(after):
-        rules = replace(rules, keep_holes=True, bulge_ratio=0.0)
+    rules = rules.for_shape(after, axis)
     out = without_specks(before, after, rules, axis)
     if rules.look_size:
         assert image is not None, "growth is judged by the image"
@@ -137,6 +143,29 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     if rules.bite_size:
         out = without_bites(before, out, rules.bite_size, axis)
     return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
+
+
+def only_mending(before: Mask, after: Mask, axis: int | None = None, keep_holes: bool = False) -> Mask:
+    """The mask before, with those changes alone that mend something (see `without_specks`).
+
+    Args:
+        before, after: (*S) bool, 2-D or 3-D.
+        axis: as for `tidy`; each slice is looked at alone.
+        keep_holes: as for `without_specks`.
+
+    Returns:
+        (*S) bool, a new array.
+    """
+    if axis is not None:
+        return each_slice(partial(only_mending, keep_holes=keep_holes), axis, before, after)
+    out, changes = before.copy(), bounding_box(before ^ after)
+    if changes is not None:
+        box = grow_box(changes, 1, before.shape)
+        pieces = _pieces(before, box, keep_holes)
+        for around, piece, _ in each_change(before[box], after[box]):
+            if _mends(before[box], piece, around, pieces, keep_holes):
+                out[box][around] ^= piece
+    return out
 
 
 def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None = None) -> Mask:

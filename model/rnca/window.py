@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .coarse import complete_details
 from .geometry import Box, centres_between, resample_part, transfer_change
-from .tidy import NOTHING, Tidying, tidy
+from .tidy import NOTHING, Tidying, keep_outline, tidy
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -45,14 +46,14 @@ class Window:
 
     Args:
         box: where it lies in the whole mask.
-        pixels: (C, *box) the image as the network sees it.
+        pixels: (C, *box) the image as the network sees it, on the model's grid.
         start: (*box) bool, or soft.
         free: (*box) bool, voxels that no other label holds.
         inside: (*box) bool, voxels of the region that may change; None for all.
         axis: from slice to slice for a 2-D model on a volume.
         low: the model's own grid, if it has one.
-        rules: how the mask is tidied after the last step.
-        seen: (C, *box) the image as it came, for rules that look at it.
+        rules: how the mask is tidied after the last step, on the model's grid.
+        seen: (C, *box) the image as it came, on the model's grid, for rules that look at it.
     """
 
     def __init__(
@@ -72,12 +73,12 @@ class Window:
         self.free, self.writable = free, free if inside is None else free & inside
         self.before: Mask = start > 0.5 if start.dtype != bool else start
         self.now = self.before.copy()
-        self.low_before: Mask | None = None
+        self._all = self.now
         if low is not None:
-            pixels = np.stack([low.sample(channel) for channel in pixels])
-            start = low.sample(start)
-            start = (start > 0.5) if self.before is start else start
-            self.low_before = start > 0.5
+            start = low.sample(start) > 0.5 if start.dtype == bool else low.sample(start)
+            self.low_before: Mask = start > 0.5
+            self.low_free: Mask = low.sample(free) > 0.5
+            self.low_now = self.low_before
         self.image: torch.Tensor | None = torch.from_numpy(np.ascontiguousarray(self._batch(pixels))).to(device)
         self.start = torch.from_numpy(np.ascontiguousarray(self._batch(start[None]))).to(device)
 
@@ -93,7 +94,8 @@ class Window:
         The last step tidies too. With `once` the window lets go of its image: the engine has its own, and there
         is no other rollout.
         """
-        low_now = None if self.low_before is None else self.low_before.copy()
+        if self.low is not None:
+            self.low_now = self.low_before.copy()
         # What a border of the region cuts through is judged whole: the region does not change how it is tidied.
         self._all = self.now if self.writable is self.free else self.now.copy()
         with torch.inference_mode():
@@ -106,16 +108,13 @@ class Window:
             with torch.inference_mode():
                 cells = module.step(cells, stochastic)
             flips = cells.changed.cpu().numpy()
-            if low_now is None:
+            if self.low is None:
                 if self._all is not self.now:
                     self._flip(self._all, flips, self.free)
                 places = self._flip(self.now, flips, self.writable)
             else:
-                self._flip(low_now, flips, None)
-                assert self.low is not None
-                assert self.low_before is not None
-                result = transfer_change(self.before, self.low_before, low_now, self.low.centres)
-                places = self._replace(np.where(self.free, result, self.before))
+                self._flip(self.low_now, flips, self.low_free)
+                places = self._replace(transfer_change(self.before, self.low_before, self.low_now, self.low.centres))
             if earlier is None:
                 yield len(places[0]), self._around(places)
             else:
@@ -127,13 +126,24 @@ class Window:
 
     def _settle(self, earlier: Mask) -> tuple[int, Box | None]:
         """Tidy; returns how many voxels differ from an earlier mask, and the box around them."""
-        mask = tidy(self.before, self._all, self.rules, self.axis, self.seen)
-        self._replace(np.where(self.free, mask, self.before))  # a remnant of a hole may hold other labels
+        if self.low is None:
+            self._replace(tidy(self.before, self._all, self.rules, self.axis, self.seen))
+        else:
+            self._replace(self._tidy_low(self.low))
         places = np.nonzero(self.now != earlier)
         return len(places[0]), self._around(places)
 
+    def _tidy_low(self, low: Low) -> Mask:
+        """The mask after the last step, tidied on the model's grid; what that does not show is looked at in the end."""
+        low_mask = tidy(self.low_before, self.low_now, self.rules, self.axis, self.seen)
+        mask = transfer_change(self.before, self.low_before, low_mask, low.centres)
+        rules = self.rules.for_shape(low_mask, self.axis)
+        mask = complete_details(mask, low_mask, low.centres, self.axis, rules.keep_holes)
+        return keep_outline(self.before, mask, rules.tolerance, self.axis, rules.keep_holes)
+
     def _replace(self, mask: Mask) -> tuple[NDArray[np.int64], ...]:
-        """Make this the mask, as far as the region goes; returns where that changes it."""
+        """Make this the mask, as far as the region goes and no other label is; returns where that changes it."""
+        mask = np.where(self.free, mask, self.before)
         old, everywhere = self.now, self.writable is self.free
         self.now = mask if everywhere else np.where(self.writable, mask, self.before)
         self._all = self.now if everywhere else mask

@@ -62,6 +62,7 @@ class Metadata:
     keep_holes: bool = False  # whether small holes, tunnels and cavities are the objects' own
     tolerance: float = 0.0  # share of a mask's voxels within which its outline counts as right and is left alone
     gap_size: int = 0  # voxels: pieces that no more part are joined after the last step
+    object_size: int = 0  # voxels: objects with a longer side are repaired on a coarser grid
     bay_width: int = 0  # voxels: bays no wider, and holes, that growth left half filled are filled
     trained_on: list[dict[str, str]] = field(default_factory=list)  # name, licence, citation
     training: dict[str, Any] = field(default_factory=dict)  # settings and the command

@@ -110,6 +110,7 @@ class Run:
                     intensity=meta.intensity,
                     colour=meta.colour,
                     label=self.request["label"],
+                    object_size=meta.object_size,
                 )
             )
         return sides[0], sides[1]
