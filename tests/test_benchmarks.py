@@ -14,6 +14,7 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from torch import nn
 
 import ablation
@@ -27,20 +28,21 @@ import segmenters
 import vessels
 import volumes
 from common import refiners
-from common.chunks import cut_chunks
+from common.chunks import cut_chunks, cut_one
 from common.data import Picture, read_acdc, read_cases, read_chaos_ct, read_drive, read_stack
 from common.fitting import Fit, Recipe, Sample, draw_batch, fit, predict
 from common.inflate import inflate
 from common.running import choose, guarded, measure
 from common.scores import patch_boxes, patch_scores, pool_patches
 from common.tables import Rows, aggregate, as_csv, markdown
-from conftest import filler, random_net
+from conftest import discs, filler, random_net
 from little import save
 from rnca.automaton import RNCA
 from rnca.cards import parse_source
 from rnca.cases import Case
 from rnca.errors import InputError
 from rnca.metrics import betti_errors, cldice, dice
+from rnca.topology import betti_numbers
 from rnca.training import Settings
 from rnca.zoo import Model, as_model, describe, load_model, save_model
 
@@ -275,6 +277,19 @@ def test_cut_chunks_takes_away_only_and_reaches_about_dice_080(mask: Mask) -> No
     assert (cut_chunks(mask, (0, 3)) == cuts[3]).all()
     assert 0.75 < np.mean([dice(cut, mask) for cut in cuts]) < 0.85
     assert not cut_chunks(np.zeros_like(mask), (0, 0)).any()
+
+
+@pytest.mark.parametrize("mask", [disk(60, 20), discs((24, 26, 28), ((12, 13, 14), 9))], ids=["2-D", "3-D"])
+def test_one_small_chunk_is_cut_out_of_the_outline(mask: Mask) -> None:
+    cuts = [cut_one(mask, (0, n)) for n in range(20)]
+    assert (cuts[3] == cut_one(mask, (0, 3))).all()
+    for cut in cuts:
+        assert not (cut & ~mask).any()
+        assert 0.01 <= 1 - cut.sum() / mask.sum() <= 0.06
+        assert betti_numbers(cut) == betti_numbers(mask)
+        assert ndimage.label(mask & ~cut)[1] == 1
+    assert cut_one(np.zeros_like(mask), (0, 0)) is None
+    assert cut_one(mask & (np.indices(mask.shape)[0] < 0), (0, 0)) is None
 
 
 def test_boxes_of_a_tree_do_not_overlap_and_are_the_fullest() -> None:
