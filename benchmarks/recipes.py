@@ -120,6 +120,7 @@ RECIPES = {
         ),
         32.0,
         tidying=Tidying(32, 16, tolerance=0.04, bulge_ratio=1.0, bay_width=32),
+        object_size=108,
     ),
     "organ-2d-nc": Recipe(
         "Fills chunks and holes of compact organs in CT and MR slices (liver, kidney, spleen), also where they touch"
@@ -146,6 +147,7 @@ RECIPES = {
         32.0,
         start="organ-2d-nc",  # it was 1.0.0 then
         tidying=Tidying(32, 2, tolerance=0.03),
+        object_size=108,
         steps=96,
     ),
     "myocardium-2d": Recipe(
@@ -200,7 +202,8 @@ RECIPES = {
         32.0,
         colour="green",
         start="general-2d",  # it was 1.0.3 then, with the weights of 1.0.0
-        tidying=Tidying(32, 2, tolerance=0.05, bulge_ratio=1.0, bay_width=32),
+        tidying=Tidying(32, 2, tolerance=0.04, bulge_ratio=1.0, bay_width=32),
+        object_size=108,
     ),
     "organ-3d": Recipe(
         "Fills chunks and holes of compact organs in volumes and takes loose islands away.",

@@ -356,6 +356,23 @@ def test_an_outline_that_hardly_moves_is_left_alone(name: str, drawing: str, exp
     assert (keep_outline(before, after, 0.01) == after).all()
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_thick_change_is_a_chunk_from_half_of_the_tolerance_on(dims: int) -> None:
+    """A square or cube of three voxels an edge; a strip along the outline, one voxel thick, is none."""
+    whole = np.zeros({2: (24, 24), 3: (12, 12, 12)}[dims], bool)
+    whole[(slice(2, -2),) * dims] = True
+    side, thin = slice(2, 5), {2: (2, slice(2, 11)), 3: (2, slice(2, 5), slice(2, 11))}[dims]
+    for share, kept in ((0.9, False), (1.1, True)):
+        for place, thick in (((side,) * dims, True), (thin, False)):
+            for before, after in ((whole, whole.copy()), (whole.copy(), whole)):
+                lacking = after if after is not whole else before
+                lacking[place] = False
+                voxels = np.count_nonzero(before ^ after)
+                tolerance = voxels / (np.count_nonzero(before) * 0.5 * share)
+                expected = after if thick and kept else before
+                assert (keep_outline(before, after, tolerance) == expected).all(), (share, thick)
+
+
 def test_where_holes_are_the_objects_own_filling_one_does_not_count_as_mended() -> None:
     before, after = picture("#####\n##+##\n#####\n#####\n#####")
     assert (keep_outline(before, after, 0.05) == after).all()
