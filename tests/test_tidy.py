@@ -135,6 +135,15 @@ def test_added_and_removed_pixels_beside_each_other_are_two_changes() -> None:
     assert (without_specks(before, after, Tidying(1, 1)) == before).all()
 
 
+def test_a_wall_or_a_tree_has_no_chunks() -> None:
+    frame = np.ones((40, 40), bool)
+    frame[4:-4, 4:-4] = False
+    before = frame.copy()
+    before[:3, 10:16] = False
+    assert (keep_outline(before, frame, 0.04) == before).all()
+    assert (keep_outline(before, frame, 0.03) == frame).all()
+
+
 def test_where_holes_are_the_objects_own_filling_one_is_a_speck() -> None:
     ring, gap, hole = (picture(drawing) for drawing in ("##.##\n##+##", "#####\n##+##\n#####", "###\n#+#\n###"))
     for before, after in (gap, hole):
@@ -371,6 +380,7 @@ def test_a_thick_change_is_a_chunk_from_half_of_the_tolerance_on(dims: int) -> N
                 tolerance = voxels / (np.count_nonzero(before) * 0.5 * share)
                 expected = after if thick and kept else before
                 assert (keep_outline(before, after, tolerance) == expected).all(), (share, thick)
+                assert (keep_outline(before, after, tolerance, keep_holes=True) == before).all(), "of a tree"
 
 
 def test_where_holes_are_the_objects_own_filling_one_does_not_count_as_mended() -> None:

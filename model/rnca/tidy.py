@@ -29,7 +29,7 @@ BULGE = 0.25
 """Growth by more than this share of a mask is no bulge: so much was missing."""
 
 CHUNK = 0.5
-"""Of the tolerance: a change that is more than that, and thick, is no outline drawn otherwise but a chunk."""
+"""Of the tolerance: a change of a compact mask that is larger, and thick, is no outline drawn otherwise but a chunk."""
 
 CRUMBS = 4
 """Holes and loose pieces, at most, that a right volume may hold, and voxels of such a piece: more are noise."""
@@ -267,9 +267,9 @@ def keep_outline(
 
     A mask that needs no repair is moved a little all the same, as two readers differ. If no change in one piece has
     more than a share of the mask's voxels, and all that mend nothing (see `without_specks`) have no more together,
-    those that mend nothing are undone, unless one of them is a chunk: a square of three voxels an edge fits into it,
-    and it has more than half (`CHUNK`) of that share. In a volume, where all that the others mend is a few holes of a
-    voxel and loose pieces of a few (`CRUMBS`), so are they: right masks have such.
+    those that mend nothing are undone, unless the mask is compact and one of them is a chunk of it: a square (cube) of
+    three voxels an edge fits into it, and it has more than half (`CHUNK`) of that share. In a volume, where all that
+    the others mend is a few holes of a voxel and loose pieces of a few (`CRUMBS`), so are they: right masks have such.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
@@ -294,7 +294,7 @@ def keep_outline(
             mended.append((around, piece, voxels))
             continue
         total += voxels
-        if total > most or (voxels > CHUNK * most and _is_thick(piece)):
+        if total > most or (voxels > CHUNK * most and _is_thick(piece) and not keep_holes and is_compact(before)):
             return after
         new[around][piece] = old[around][piece]
     if before.ndim == 3 and len(mended) <= CRUMBS and all(_is_crumb(old, *change, pieces) for change in mended):
