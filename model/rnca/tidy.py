@@ -15,7 +15,7 @@ from .changes import Labels, Mask, each_change, each_slice
 from .errors import InputError
 from .geometry import Box, bounding_box, grow_box
 from .joins import join_pieces
-from .looks import NEAR, fill_bays, without_background
+from .looks import NEAR, fill_bays, looks_alike, without_background
 from .shape import is_compact
 from .topology import betti_numbers, label_foreground
 
@@ -78,7 +78,7 @@ class Tidying:
     @property
     def sight(self) -> int:
         """Voxels around the mask, beyond what a repair can reach, that grey values are looked at."""
-        return NEAR if self.look_size or self.bay_width else 0
+        return NEAR if self.look_size or self.bay_width or self.tolerance else 0
 
     @property
     def largest(self) -> int:
@@ -124,7 +124,8 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     Args:
         before, after: (*S) bool, 2-D or 3-D.
         axis: of a volume that was repaired slice by slice, the axis from slice to slice.
-        image: (C, *S), any numbers; needed where the rules have a `look_size` or a `bay_width`.
+        image: (C, *S), any numbers; needed where the rules have a `look_size` or a `bay_width`; without it no chunk is
+            told from an outline that is drawn otherwise.
 
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
@@ -137,7 +138,7 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     if rules.bulge_ratio:
         out = without_bulges(before, out, rules.bulge_ratio, axis)
     if rules.tolerance:
-        out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes)
+        out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes, image)
     if rules.bay_width:
         assert image is not None, "bays are judged by the image"
         out = fill_bays(before, out, image, rules.bay_width, axis)
@@ -261,28 +262,38 @@ def _closes_ring(before: Mask, change: Mask, around: Box) -> bool:
 
 
 def keep_outline(
-    before: Mask, after: Mask, tolerance: float, axis: int | None = None, keep_holes: bool = False
+    before: Mask,
+    after: Mask,
+    tolerance: float,
+    axis: int | None = None,
+    keep_holes: bool = False,
+    image: NDArray[Any] | None = None,
 ) -> Mask:
     """The mask after a repair, with the outline before where that was hardly touched.
 
     A mask that needs no repair is moved a little all the same, as two readers differ. If no change in one piece has
     more than a share of the mask's voxels, and all that mend nothing (see `without_specks`) have no more together,
-    those that mend nothing are undone, unless the mask is compact and one of them is a chunk of it: a square (cube) of
-    three voxels an edge fits into it, and it has more than half (`CHUNK`) of that share. In a volume, where all that
-    the others mend is a few holes of a voxel and loose pieces of a few (`CRUMBS`), so are they: right masks have such.
+    those that mend nothing are undone, unless the mask is compact and one of them fills a chunk of it: a square (cube)
+    of three voxels an edge fits into it, it has more than half (`CHUNK`) of that share, and the median of its grey
+    values is within a deviation of the mask's around it. In a volume, where all that the others mend is a few holes of
+    a voxel and loose pieces of a few (`CRUMBS`), so are they: right masks have such.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
         tolerance: the share, 0 to 1, of the voxels before.
         axis: as for `tidy`; each slice is looked at alone.
-        keep_holes: as for `without_specks`.
+        keep_holes: as for `without_specks`; then there are no chunks.
+        image: (C, *S), any numbers; without it there are no chunks.
 
     Returns:
         (*S) bool; `after` itself if all is kept.
     """
     if axis is not None:
-        rule = partial(keep_outline, tolerance=tolerance, keep_holes=keep_holes)
-        return each_slice(rule, axis, before, after)
+
+        def rule(old: Mask, new: Mask, seen: NDArray[Any] | None = None) -> Mask:
+            return keep_outline(old, new, tolerance, None, keep_holes, seen)
+
+        return each_slice(rule, axis, before, after, *([] if image is None else [image]))
     changes = bounding_box(before ^ after)
     if changes is None:
         return after
@@ -294,8 +305,12 @@ def keep_outline(
             mended.append((around, piece, voxels))
             continue
         total += voxels
-        if total > most or (voxels > CHUNK * most and _is_thick(piece) and not keep_holes and is_compact(before)):
+        if total > most:
             return after
+        if image is not None and not keep_holes and voxels > CHUNK * most:
+            place = tuple(slice(b.start + a.start, b.start + a.stop) for a, b in zip(around, box, strict=True))
+            if _is_chunk(before, piece, place, image):
+                return after
         new[around][piece] = old[around][piece]
     if before.ndim == 3 and len(mended) <= CRUMBS and all(_is_crumb(old, *change, pieces) for change in mended):
         for around, piece, _ in mended:
@@ -303,9 +318,11 @@ def keep_outline(
     return out
 
 
-def _is_thick(change: Mask) -> bool:
-    """Whether a square (cube) of three voxels an edge fits into a change."""
-    return bool(scipy.ndimage.binary_erosion(change, np.ones((3,) * change.ndim)).any())
+def _is_chunk(before: Mask, change: Mask, around: Box, image: NDArray[Any]) -> bool:
+    """Whether a change, (*around), fills a chunk of a mask: see `keep_outline`."""
+    if before[around][change].any() or not scipy.ndimage.binary_erosion(change, np.ones((3,) * change.ndim)).any():
+        return False
+    return looks_alike(before, change, around, image) and is_compact(before)
 
 
 def _is_crumb(before: Mask, around: Box, change: Mask, voxels: int, pieces: Labels | None) -> bool:

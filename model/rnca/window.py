@@ -139,6 +139,8 @@ class Window:
         mask = transfer_change(self.before, self.low_before, low_mask, low.centres)
         rules = self.rules.for_shape(low_mask, self.axis)
         mask = complete_details(mask, low_mask, low.centres, self.axis, rules.keep_holes)
+        if (low_mask != self.low_before).any():
+            return mask
         return keep_outline(self.before, mask, rules.tolerance, self.axis, rules.keep_holes)
 
     def _replace(self, mask: Mask) -> tuple[NDArray[np.int64], ...]:
