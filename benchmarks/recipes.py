@@ -202,7 +202,7 @@ RECIPES = {
         32.0,
         colour="green",
         start="general-2d",  # it was 1.0.3 then, with the weights of 1.0.0
-        tidying=Tidying(32, 2, tolerance=0.04, bulge_ratio=1.0, bay_width=32),
+        tidying=Tidying(32, 2, tolerance=0.05, bulge_ratio=1.0, bay_width=32),
         object_size=108,
     ),
     "organ-3d": Recipe(

@@ -356,49 +356,6 @@ def test_an_outline_that_hardly_moves_is_left_alone(name: str, drawing: str, exp
     assert (keep_outline(before, after, 0.01) == after).all()
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize(
-    ("name", "thick", "share", "grey", "chunk"),
-    [
-        ("a chunk", True, 1.1, 9, True),
-        ("too small", True, 0.9, 9, False),
-        ("a strip along the outline", False, 1.1, 9, False),
-        ("it looks otherwise", True, 1.1, 5, False),
-    ],
-)
-def test_a_thick_piece_that_looks_like_the_mask_is_a_chunk_from_half_of_the_tolerance_on(
-    dims: int, name: str, thick: bool, share: float, grey: float, chunk: bool
-) -> None:
-    """A square or cube of three voxels an edge, or a strip one voxel thick."""
-    whole = np.zeros({2: (24, 24), 3: (14, 14, 14)}[dims], bool)
-    whole[(slice(2, -2),) * dims] = True
-    strip = {2: (2, slice(2, 11)), 3: (2, slice(2, 5), slice(2, 11))}[dims]
-    before, image = whole.copy(), 9.0 * whole
-    place = (slice(2, 5),) * dims if thick else strip
-    before[place], image[place] = False, grey
-    tolerance = np.count_nonzero(whole & ~before) / (np.count_nonzero(before) * 0.5 * share)
-    expected = whole if chunk else before
-    assert (keep_outline(before, whole, tolerance, image=image[None]) == expected).all()
-    assert (tidy(before, whole, Tidying(tolerance=tolerance), image=image[None]) == expected).all()
-    assert (keep_outline(before, whole, tolerance) == before).all(), "without an image"
-    assert (keep_outline(before, whole, tolerance, None, True, image[None]) == before).all(), "of a tree"
-    assert (keep_outline(whole, before, tolerance, image=image[None]) == whole).all(), "taken away"
-    stack = [np.stack([before, before]), np.stack([whole, whole]), np.stack([image, image])[None]]
-    if dims == 2:
-        found = keep_outline(*stack[:2], tolerance, 0, image=stack[2])
-        assert (found == np.stack([expected, expected])).all()
-
-
-def test_a_wall_or_a_tree_has_no_chunks() -> None:
-    frame = np.ones((40, 40), bool)
-    frame[4:-4, 4:-4] = False
-    before = frame.copy()
-    before[:3, 10:16] = False
-    image = 9.0 * frame[None]
-    assert (keep_outline(before, frame, 0.04, image=image) == before).all()
-    assert (keep_outline(before, frame, 0.03, image=image) == frame).all()
-
-
 def test_where_holes_are_the_objects_own_filling_one_does_not_count_as_mended() -> None:
     before, after = picture("#####\n##+##\n#####\n#####\n#####")
     assert (keep_outline(before, after, 0.05) == after).all()
@@ -523,8 +480,7 @@ def test_tidying_undoes_specks_first_and_has_nothing_to_do_without_rules() -> No
     assert tidy(before, after, Tidying()) is after
     assert Tidying(bulge_ratio=0.5) and Tidying(look_size=9) and Tidying(bite_size=1) and Tidying(bay_width=1)
     assert not Tidying(keep_holes=True)
-    assert [rules.sight for rules in (Tidying(9, 9), Tidying(look_size=1), Tidying(tolerance=0.1))] == [0, NEAR, NEAR]
-    assert Tidying(bay_width=1).sight == NEAR
+    assert [rules.sight for rules in (Tidying(9, 9), Tidying(look_size=1), Tidying(bay_width=1))] == [0, NEAR, NEAR]
     assert [bool(rules) for rules in (Tidying(), Tidying(0, 1), Tidying(object_betti=[1, 1]))] == [False, True, True]
 
 

@@ -108,21 +108,6 @@ def fill_bays(before: Mask, after: Mask, image: NDArray[Any], width: int, axis: 
     return out
 
 
-def looks_alike(mask: Mask, place: Mask, around: Box, image: NDArray[Any]) -> bool:
-    """Whether the median of the grey values of a place outside of a mask is within a deviation of the mask near it.
-
-    Args:
-        mask: (*S) bool, 2-D or 3-D.
-        place: (*around) bool.
-        around: the box that it is given in.
-        image: (C, *S), any numbers; so in each channel.
-
-    Returns:
-        False where there are hardly any voxels of the mask (`ENOUGH`) up to five (`NEAR`) around the place.
-    """
-    return _likeness(mask, place, around, image)[1]
-
-
 def _is_hole(mask: Mask, place: Mask, around: Box) -> bool:
     """Whether a place, (*around), outside of a mask has nothing but the mask beside it, 4- or 6-connected."""
     beside = scipy.ndimage.binary_dilation(np.pad(place, 1)) & ~np.pad(place, 1)

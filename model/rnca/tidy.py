@@ -15,7 +15,7 @@ from .changes import Labels, Mask, each_change, each_slice
 from .errors import InputError
 from .geometry import Box, bounding_box, grow_box
 from .joins import join_pieces
-from .looks import NEAR, fill_bays, looks_alike, without_background
+from .looks import NEAR, fill_bays, without_background
 from .shape import is_compact
 from .topology import betti_numbers, label_foreground
 
@@ -27,9 +27,6 @@ LEFT = 0.25
 
 BULGE = 0.25
 """Growth by more than this share of a mask is no bulge: so much was missing."""
-
-CHUNK = 0.5
-"""Of the tolerance: a change of a compact mask that is larger, and thick, is no outline drawn otherwise but a chunk."""
 
 CRUMBS = 4
 """Holes and loose pieces, at most, that a right volume may hold, and voxels of such a piece: more are noise."""
@@ -78,7 +75,7 @@ class Tidying:
     @property
     def sight(self) -> int:
         """Voxels around the mask, beyond what a repair can reach, that grey values are looked at."""
-        return NEAR if self.look_size or self.bay_width or self.tolerance else 0
+        return NEAR if self.look_size or self.bay_width else 0
 
     @property
     def largest(self) -> int:
@@ -124,8 +121,7 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     Args:
         before, after: (*S) bool, 2-D or 3-D.
         axis: of a volume that was repaired slice by slice, the axis from slice to slice.
-        image: (C, *S), any numbers; needed where the rules have a `look_size` or a `bay_width`; without it no chunk is
-            told from an outline that is drawn otherwise.
+        image: (C, *S), any numbers; needed where the rules have a `look_size` or a `bay_width`.
 
     Returns:
         (*S) bool; `after` itself if there is nothing to do.
@@ -138,7 +134,7 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     if rules.bulge_ratio:
         out = without_bulges(before, out, rules.bulge_ratio, axis)
     if rules.tolerance:
-        out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes, image)
+        out = keep_outline(before, out, rules.tolerance, axis, rules.keep_holes)
     if rules.bay_width:
         assert image is not None, "bays are judged by the image"
         out = fill_bays(before, out, image, rules.bay_width, axis)
@@ -262,38 +258,27 @@ def _closes_ring(before: Mask, change: Mask, around: Box) -> bool:
 
 
 def keep_outline(
-    before: Mask,
-    after: Mask,
-    tolerance: float,
-    axis: int | None = None,
-    keep_holes: bool = False,
-    image: NDArray[Any] | None = None,
+    before: Mask, after: Mask, tolerance: float, axis: int | None = None, keep_holes: bool = False
 ) -> Mask:
     """The mask after a repair, with the outline before where that was hardly touched.
 
     A mask that needs no repair is moved a little all the same, as two readers differ. If no change in one piece has
     more than a share of the mask's voxels, and all that mend nothing (see `without_specks`) have no more together,
-    those that mend nothing are undone, unless the mask is compact and one of them fills a chunk of it: a square (cube)
-    of three voxels an edge fits into it, it has more than half (`CHUNK`) of that share, and the median of its grey
-    values is within a deviation of the mask's around it. In a volume, where all that the others mend is a few holes of
-    a voxel and loose pieces of a few (`CRUMBS`), so are they: right masks have such.
+    those that mend nothing are undone. In a volume, where all that the others mend is a few holes of a voxel
+    and loose pieces of a few (`CRUMBS`), so are they: right masks have such.
 
     Args:
         before, after: (*S) bool, 2-D or 3-D.
         tolerance: the share, 0 to 1, of the voxels before.
         axis: as for `tidy`; each slice is looked at alone.
-        keep_holes: as for `without_specks`; then there are no chunks.
-        image: (C, *S), any numbers; without it there are no chunks.
+        keep_holes: as for `without_specks`.
 
     Returns:
         (*S) bool; `after` itself if all is kept.
     """
     if axis is not None:
-
-        def rule(old: Mask, new: Mask, seen: NDArray[Any] | None = None) -> Mask:
-            return keep_outline(old, new, tolerance, None, keep_holes, seen)
-
-        return each_slice(rule, axis, before, after, *([] if image is None else [image]))
+        rule = partial(keep_outline, tolerance=tolerance, keep_holes=keep_holes)
+        return each_slice(rule, axis, before, after)
     changes = bounding_box(before ^ after)
     if changes is None:
         return after
@@ -307,22 +292,11 @@ def keep_outline(
         total += voxels
         if total > most:
             return after
-        if image is not None and not keep_holes and voxels > CHUNK * most:
-            place = tuple(slice(b.start + a.start, b.start + a.stop) for a, b in zip(around, box, strict=True))
-            if _is_chunk(before, piece, place, image):
-                return after
         new[around][piece] = old[around][piece]
     if before.ndim == 3 and len(mended) <= CRUMBS and all(_is_crumb(old, *change, pieces) for change in mended):
         for around, piece, _ in mended:
             new[around][piece] = old[around][piece]
     return out
-
-
-def _is_chunk(before: Mask, change: Mask, around: Box, image: NDArray[Any]) -> bool:
-    """Whether a change, (*around), fills a chunk of a mask: see `keep_outline`."""
-    if before[around][change].any() or not scipy.ndimage.binary_erosion(change, np.ones((3,) * change.ndim)).any():
-        return False
-    return looks_alike(before, change, around, image) and is_compact(before)
 
 
 def _is_crumb(before: Mask, around: Box, change: Mask, voxels: int, pieces: Labels | None) -> bool:
