@@ -301,7 +301,7 @@ def open_window(
     """
     shape, axis = grid.shape, slices_across(grid, metadata)
     start = soft_start(values) if soft else values == value
-    wanted = _model_spacing(start > 0.5, grid.spacing, metadata, axis)
+    wanted = _model_spacing(start, grid.spacing, metadata, axis)
     low_shape = tuple(max(1, round(n * s / w)) for n, s, w in zip(shape, grid.spacing, wanted, strict=True))
     resampled = max(abs(w / s - 1) for w, s in zip(wanted, grid.spacing, strict=True)) > 0.01
     factors = [n / m if resampled else 1.0 for n, m in zip(shape, low_shape, strict=True)]
@@ -339,12 +339,14 @@ def open_window(
     return Window(box, pixels.part(model_box), start, free, inside, axis, low, device, rules, seen)
 
 
-def _model_spacing(mask: Mask, spacing: tuple[float, ...], metadata: Metadata, axis: int | None) -> tuple[float, ...]:
-    """The spacing of the grid that a mask (*S) is repaired on, array order."""
+def _model_spacing(
+    start: NDArray[Any], spacing: tuple[float, ...], metadata: Metadata, axis: int | None
+) -> tuple[float, ...]:
+    """The spacing of the grid that a mask (*S), bool or soft, is repaired on, array order."""
     if metadata.resample and metadata.spacing is not None:
         model_axes = iter(metadata.spacing)
         return tuple(s if a == axis else next(model_axes) for a, s in enumerate(spacing))
-    return object_spacing(mask, spacing, metadata.object_size, axis) if metadata.object_size else spacing
+    return object_spacing(start > 0.5, spacing, metadata.object_size, axis) if metadata.object_size else spacing
 
 
 def _inside(region: Box, box: Box) -> Mask:
