@@ -45,7 +45,7 @@ class Recipe:
     scales: tuple[float, ...] = (0.0, 2.0)
     colour: str = "luminance"  # what of a colour image the network sees
     tidying: Tidying = NOTHING  # of the metadata
-    object_size: int = 0  # of the metadata: the data's objects have no longer sides
+    object_size: int = 0  # of the metadata: larger objects are repaired on a coarser grid
     gain: float = 1.0  # at export updates are made this much longer: they rest where they did, and are there sooner
     steps: int = 64  # of the metadata: the default of a repair
     start: str | None = None  # a shipped model to go on from; a 2-D one is inflated for volumes
@@ -225,6 +225,7 @@ RECIPES = {
         start="organ-2d",  # that gave 1.0.0; 1.1.0 is a mean (models.py export --mean), as its card says
         dims=3,
         tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8, look_size=30),
+        object_size=160,
     ),
     "organ-3d-nc": Recipe(
         "Fills chunks and holes of abdominal organs and of the hippocampus in MR volumes, also where they touch"
@@ -247,6 +248,7 @@ RECIPES = {
         16.0,
         start="organ-3d",  # it was 1.0.1 then; 1.1.0 is a mean, as its card says
         tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8, look_size=30),
+        object_size=160,
         dims=3,
     ),
     "vessel-3d": Recipe(
@@ -274,6 +276,7 @@ RECIPES = {
         start="organ-3d",
         dims=3,
         tidying=Tidying(32, 8, tolerance=0.03, bulge_ratio=0.8, look_size=30, gap_size=2),
+        object_size=160,
     ),
     "vessel-3d-nc": Recipe(
         "Bridges gaps in trees of vessels and airways in volumes and takes loose pieces away; has seen real trees.",

@@ -61,7 +61,9 @@ def completed(mask: Mask, factor: float, slice_axis: int | None = None, keep_hol
     sides = tuple(max(1, round(n / (1 if a == slice_axis else factor))) for a, n in enumerate(mask.shape))
     low = resample(mask, [1.0] * mask.ndim, shape=sides)[0] > 0.5
     everywhere, whole = (tuple(slice(0, n) for n in shape) for shape in (sides, mask.shape))
-    return complete_details(mask, low, centres_between(everywhere, sides, whole, mask.shape), slice_axis, keep_holes)
+    centres = centres_between(everywhere, sides, whole, mask.shape)
+    factors = [n / m for n, m in zip(mask.shape, sides, strict=True)]
+    return complete_details(mask, low, centres, factors, slice_axis, keep_holes)
 
 
 def test_slits_and_pinholes_are_closed_and_specks_go_where_the_models_grid_has_none() -> None:

@@ -35,6 +35,11 @@ class Low:
         """The window's voxels on the model's grid, by linear interpolation."""
         return resample_part(array, self.box, self.shape, self.low_box, self.low_shape)
 
+    @property
+    def factors(self) -> list[float]:
+        """How many voxels one of the model's has along each axis."""
+        return [n / m for n, m in zip(self.shape, self.low_shape, strict=True)]
+
     @cached_property
     def centres(self) -> list[NDArray[np.float64]]:
         """Where, an axis each, the window's voxels lie in the indices of its part of the model's grid."""
@@ -138,7 +143,7 @@ class Window:
         low_mask = tidy(self.low_before, self.low_now, self.rules, self.axis, self.seen)
         mask = transfer_change(self.before, self.low_before, low_mask, low.centres)
         rules = self.rules.for_shape(low_mask, self.axis)
-        mask = complete_details(mask, low_mask, low.centres, self.axis, rules.keep_holes)
+        mask = complete_details(mask, low_mask, low.centres, low.factors, self.axis, rules.keep_holes)
         if (low_mask != self.low_before).any():
             return mask
         return keep_outline(self.before, mask, rules.tolerance, self.axis, rules.keep_holes)
