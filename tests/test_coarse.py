@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import discs
-from drawings import Mask, masks
+from drawings import Mask, masks, picture
 from rnca.changes import each_change
 from rnca.coarse import LARGER, complete_details, object_spacing
 from rnca.geometry import centres_between, resample
@@ -80,7 +80,7 @@ def test_slits_and_pinholes_are_closed_and_specks_go_where_the_models_grid_has_n
 
 def test_what_the_models_grid_shows_stays() -> None:
     mask = disc(80)
-    mask[90:100, 100:112] = False
+    mask[90:95, 90:112] = False  # narrow enough to be closed, and shown
     mask[5:15, 5:15] = True
     assert betti_numbers(mask) == (2, 1)
     assert (completed(mask, 3) == mask).all()
@@ -111,6 +111,14 @@ def test_holes_that_are_the_objects_own_stay() -> None:
     kept = holed.copy()
     kept[5, 5] = False
     assert (completed(holed, 3, keep_holes=True) == kept).all()
+
+
+def test_a_loop_is_closed_only_where_it_may_be_a_ring() -> None:
+    ring, closed = picture("#####\n#...#\n#...+\n#...#\n#####")
+    assert (only_mending(ring, closed) == closed).all()
+    assert (only_mending(ring, closed, keep_holes=True) == ring).all()
+    in_volume = [np.pad(mask[None], ((1, 1), (0, 0), (0, 0))) for mask in (ring, closed)]
+    assert (only_mending(*in_volume) == in_volume[0]).all()
 
 
 @given(masks, st.booleans())

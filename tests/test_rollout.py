@@ -17,9 +17,10 @@ from conftest import MARGIN, discs, filler, random_net, trajectory
 from rnca import compile
 from rnca.automaton import RNCA
 from rnca.errors import InputError
-from rnca.geometry import bounding_box
+from rnca.geometry import Grid, bounding_box
+from rnca.intensity import NetworkInput
 from rnca.metrics import dice
-from rnca.rollout import EARLIEST, Step, confidence, refine, stream
+from rnca.rollout import EARLIEST, Step, confidence, open_window, refine, stream
 from rnca.tidy import Tidying, tidy, without_specks
 from rnca.zoo import Model, describe
 
@@ -516,6 +517,10 @@ def test_a_model_works_at_its_own_spacing_along_its_axes() -> None:
 # Objects larger than a model knows
 
 
+def plain_input(shape: tuple[int, ...]) -> NetworkInput:
+    return NetworkInput(noise(1, *shape), 1, {"kind": "none"})
+
+
 def test_a_gap_in_a_large_object_is_filled_in_fewer_steps_on_a_coarser_grid() -> None:
     """A block of 80 pixels at a size of 20: a step reaches four pixels far."""
     block = np.zeros((60, 100), np.float32)
@@ -545,6 +550,50 @@ def test_the_rules_for_the_end_hold_on_the_grid_that_a_large_object_is_repaired_
     kept = refine(noise(96, 120), values, model, 4, label=1, roi="0:40,:").mask
     np.testing.assert_array_equal(kept[:, 40:], values[:, 40:])
     np.testing.assert_array_equal(kept[:, :40], found[:, :40])
+
+
+def test_on_a_coarser_grid_growth_stops_at_other_labels() -> None:
+    values = np.zeros((60, 100), np.uint8)
+    values[10:50, 10:90] = 1
+    values[10:50, 40:60] = 2
+    model = model_of(filler(), object_size=20)
+    window = open_window(values, 1, Grid.of(values), model.metadata, plain_input(values.shape), 20)
+    assert window is not None and window.low is not None
+    grown = [window.low_now.sum() for _ in window.unroll(model.module, 20)]
+    assert grown[-1] > window.low_before.sum(), "elsewhere it grows"
+    assert not (window.low_now & (window.low.sample(values == 2) > 0.5)).any()
+
+
+def test_the_looks_of_growth_are_judged_on_the_coarser_grid() -> None:
+    image = np.zeros((90, 130), np.float32)
+    image[25:65, 30:110] = 9
+    mask = image > 0
+    mask[25:65, 60:80] = False
+    found = refine(image, mask.astype(np.uint8), model_of(filler(), object_size=20, look_size=4), 20).mask > 0
+    assert found[30:60, 62:78].all(), "as bright as the mask"
+    image[25:65, 60:80] = 0
+    dark = refine(image, mask.astype(np.uint8), model_of(filler(), object_size=20, look_size=4), 20).mask > 0
+    assert not dark[30:60, 65:75].any(), "as dark as the background"
+
+
+@pytest.mark.parametrize(("holes", "filled"), [(4, False), (5, True)])
+def test_a_large_right_volume_keeps_a_few_holes_of_a_voxel(holes: int, filled: bool) -> None:
+    whole = np.zeros((44, 44, 44), bool)
+    whole[2:42, 2:42, 2:42] = True
+    mask = whole.copy()
+    mask[20, 20, 7 : 7 + 6 * holes : 6] = False
+    model = model_of(sleeper(3), object_size=20, speck_size=3, tolerance=0.03)
+    found = refine(noise(*mask.shape), mask.astype(np.uint8), model, 2).mask > 0
+    np.testing.assert_array_equal(found, whole if filled else mask)
+
+
+def test_a_faint_halo_makes_no_object_larger() -> None:
+    soft = np.full((60, 100), 0.3, np.float32)
+    soft[20:40, 40:60] = 0.9
+    grid = Grid.of(soft)
+    metadata = model_of(filler(), object_size=20).metadata
+    window = open_window(soft, 1, grid, metadata, plain_input(soft.shape), 3, soft=True)
+    assert window is not None and window.low is None
 
 
 # The stream
