@@ -42,8 +42,12 @@ def object_spacing(mask: Mask, spacing: Sequence[float], size: int, slice_axis: 
         return own
     part = mask[inner]
     sides = [a for a in range(mask.ndim) if a != slice_axis]
-    longest = max(_largest_piece(part)[a] * own[a] for a in sides)
-    if longest < LARGER * size * min(own[a] for a in sides):
+    most = LARGER * size * min(own[a] for a in sides)
+    if max(part.shape[a] * own[a] for a in sides) < most:  # no piece is larger than all of them together
+        return own
+    piece = _largest_piece(part)
+    longest = max(piece[a] * own[a] for a in sides)
+    if longest < most:
         return own
     wanted = tuple(s if a == slice_axis else max(s, longest / size) for a, s in enumerate(own))
     low, _ = resample(part, own, wanted)
