@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .changes import Mask
 from .geometry import bounding_box, resample, show_on
-from .tidy import only_mending
+from .mending import only_mending
 from .topology import label_foreground
 
 LARGER: Final = 1.05

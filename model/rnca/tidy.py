@@ -5,7 +5,7 @@ stays one."""
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy  # loads its parts on first use
@@ -16,6 +16,7 @@ from .errors import InputError
 from .geometry import Box, bounding_box, grow_box
 from .joins import join_pieces
 from .looks import NEAR, fill_bays, without_background
+from .mending import effect, holes, mends, numbered, pieces_around
 from .shape import is_compact
 from .topology import betti_numbers, label_foreground
 
@@ -30,9 +31,6 @@ BULGE = 0.25
 
 CRUMBS = 4
 """Holes and loose pieces, at most, that a right volume may hold, and voxels of such a piece: more are noise."""
-
-RING = 0.25
-"""A loop around at least this share of a mask's pixels is a ring, around less the mouth of a bay."""
 
 
 @dataclass(frozen=True)
@@ -145,29 +143,6 @@ def tidy(before: Mask, after: Mask, rules: Tidying, axis: int | None = None, ima
     return one_object(before, out, rules.object_betti, axis) if rules.object_betti else out
 
 
-def only_mending(before: Mask, after: Mask, axis: int | None = None, keep_holes: bool = False) -> Mask:
-    """The mask before, with those changes alone that mend something (see `without_specks`).
-
-    Args:
-        before, after: (*S) bool, 2-D or 3-D.
-        axis: as for `tidy`; each slice is looked at alone.
-        keep_holes: as for `without_specks`.
-
-    Returns:
-        (*S) bool, a new array.
-    """
-    if axis is not None:
-        return each_slice(partial(only_mending, keep_holes=keep_holes), axis, before, after)
-    out, changes = before.copy(), bounding_box(before ^ after)
-    if changes is not None:
-        box = grow_box(changes, 1, before.shape)
-        pieces = _pieces(before, box, keep_holes)
-        for around, piece, _ in each_change(before[box], after[box]):
-            if _mends(before[box], piece, around, pieces, keep_holes):
-                out[box][around] ^= piece
-    return out
-
-
 def one_object(before: Mask, after: Mask, betti: Sequence[int], axis: int | None = None) -> Mask:
     """The mask after a repair of one object whose Betti numbers are known.
 
@@ -220,9 +195,9 @@ def without_bulges(before: Mask, after: Mask, ratio: float, axis: int | None = N
     ]
     if not longer:
         return after
-    out, pieces = after.copy(), _numbered(before)  # the whole mask is numbered only where it must be
+    out, pieces = after.copy(), numbered(before)  # the whole mask is numbered only where it must be
     for around, piece in longer:
-        if not _mends(before, piece, around, pieces):
+        if not mends(before, piece, around, pieces):
             out[around][piece] = before[around][piece]
     return out
 
@@ -241,20 +216,6 @@ def _shared(one: Mask, other: Mask) -> int:
         a, b = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
         count += np.count_nonzero(a[1:] & b[:-1]) + np.count_nonzero(a[:-1] & b[1:])
     return count
-
-
-def _touched(pieces: Labels, change: Mask) -> int:
-    """How many of the numbered pieces a change touches."""
-    beside = scipy.ndimage.binary_dilation(change, np.ones((3,) * change.ndim))
-    return len(np.setdiff1d(pieces[beside], [0]))
-
-
-def _closes_ring(before: Mask, change: Mask, around: Box) -> bool:
-    """Whether what a change encloses, in a slice, is as large as the lumen of a ring."""
-    closed = before.copy()
-    closed[around] |= change
-    enclosed = np.count_nonzero(_holes(closed)) - np.count_nonzero((_holes(before) > 0) & ~closed)
-    return enclosed >= RING * np.count_nonzero(before)
 
 
 def keep_outline(
@@ -283,10 +244,10 @@ def keep_outline(
     if changes is None:
         return after
     box, most, total = grow_box(changes, 1, before.shape), tolerance * np.count_nonzero(before), 0
-    out, pieces = after.copy(), _pieces(before, box, keep_holes)
+    out, pieces = after.copy(), pieces_around(before, box, keep_holes)
     old, new, mended = before[box], out[box], []
     for around, piece, voxels in each_change(old, after[box]):
-        if voxels <= most and _mends(old, piece, around, pieces, keep_holes):
+        if voxels <= most and mends(old, piece, around, pieces, keep_holes):
             mended.append((around, piece, voxels))
             continue
         total += voxels
@@ -303,7 +264,7 @@ def _is_crumb(before: Mask, around: Box, change: Mask, voxels: int, pieces: Labe
     """Whether a change that mends, (*around), takes a few voxels away, or fills a hole of one and joins nothing."""
     if before[around][change].any():
         return voxels <= CRUMBS
-    return voxels == 1 and not _mends(before, change, around, pieces, keep_holes=True)
+    return voxels == 1 and not mends(before, change, around, pieces, keep_holes=True)
 
 
 def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None) -> Mask:
@@ -324,7 +285,7 @@ def without_bites(before: Mask, after: Mask, size: int, axis: int | None = None)
         return each_slice(partial(without_bites, size=size), axis, before, after)
     out = after.copy()
     for around, piece, _ in each_change(before, before & after, size):
-        if _effect(before, piece, around) == "none":
+        if effect(before, piece, around) == "none":
             out[around][piece] = True
     return out
 
@@ -358,7 +319,7 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
         return after
     box = grow_box(changes, rules.largest + 1, before.shape)  # so far a remnant that touches a change can reach
     out = after.copy()
-    old, new, pieces = before[box], out[box], _pieces(before, box, rules.keep_holes, axis)
+    old, new, pieces = before[box], out[box], pieces_around(before, box, rules.keep_holes, axis)
     if axis is None:
         _touch_up(old, new, rules, pieces, whole=True)
     else:
@@ -369,73 +330,23 @@ def without_specks(before: Mask, after: Mask, rules: Tidying, axis: int | None =
     return out if out.any() else after
 
 
-def _numbered(mask: Mask, axis: int | None = None) -> Labels:
-    """The pieces of a mask, or those of each slice, numbered from 1."""
-    if axis is None:
-        return label_foreground(mask)[0]
-    return np.moveaxis(np.stack([label_foreground(part)[0] for part in np.moveaxis(mask, axis, 0)]), 0, axis)
-
-
-def _pieces(mask: Mask, box: Box, keep_holes: bool, axis: int | None = None) -> Labels | None:
-    """In a box, the pieces of the whole mask by which `_mends` tells a join from a loop.
-
-    None in pictures, where closing a loop may close a ring, unless holes are kept.
-    """
-    return _numbered(mask, axis)[box] if keep_holes or (mask.ndim == 3 and axis is None) else None
-
-
 def _touch_up(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None, *, whole: bool) -> None:
-    """Do it in `after`; not `whole`: what looks small may be a section of something large; `pieces`: see `_mends`."""
+    """Do it in `after`; not `whole`: what looks small may be a section of something large; `pieces`: see `mends`."""
     _undo(before, after, rules, pieces)
     size, taken = rules.speck_size, before & ~after
     if whole and size and taken.any():
         _complete(label_foreground(after)[0], taken, np.ones((3,) * after.ndim), size, after)
     added = after & ~before
     if size and added.any():
-        _complete(_holes(after), added, None, size, after)
+        _complete(holes(after), added, None, size, after)
 
 
 def _undo(before: Mask, after: Mask, rules: Tidying, pieces: Labels | None) -> None:
     """Write the values before over specks and nibbles in `after`."""
     for around, piece, voxels in each_change(before, after, rules.largest):
         sizes = {"mends": 0, "breaks": rules.speck_size, "none": rules.nibble_size}
-        if voxels <= sizes[_effect(before, piece, around, pieces, rules.keep_holes)]:
+        if voxels <= sizes[effect(before, piece, around, pieces, rules.keep_holes)]:
             after[around][piece] = before[around][piece]
-
-
-def _effect(
-    before: Mask, change: Mask, around: Box, pieces: Labels | None = None, keep_holes: bool = False
-) -> Literal["mends", "breaks", "none"]:
-    """What a change, (*around), does to the topology of the mask around it; arguments as for `_mends`."""
-    if _mends(before, change, around, pieces, keep_holes):
-        return "mends"
-    return "none" if betti_numbers(before[around]) == betti_numbers(before[around] ^ change) else "breaks"
-
-
-def _mends(before: Mask, change: Mask, around: Box, pieces: Labels | None, keep_holes: bool = False) -> bool:
-    """Whether a change, (*around), lowers a Betti number of the mask a voxel around it.
-
-    Given the numbers of all pieces of the whole mask before, what hangs together elsewhere is one: joining its parts
-    closes a loop and mends nothing, but for a ring in a picture. With `keep_holes` neither that nor filling a hole,
-    tunnel or cavity mends anything.
-    """
-    old, new = betti_numbers(before[around]), betti_numbers(before[around] ^ change)
-    if not keep_holes and any(n < o for o, n in zip(old[1:], new[1:], strict=True)):
-        return True
-    if new[0] >= old[0]:
-        return False
-    if pieces is None or before[around][change].any() or _touched(pieces[around], change) > 1:
-        return True
-    return before.ndim == 2 and not keep_holes and _closes_ring(before, change, around)
-
-
-def _holes(mask: Mask) -> Labels:
-    """Number the regions of the background that do not reach the border, from 1."""
-    regions, _ = scipy.ndimage.label(~np.pad(mask, 1))
-    outside = regions.flat[0]
-    regions = regions[(slice(1, -1),) * mask.ndim]
-    regions[regions == outside] = 0
-    return regions
 
 
 def _complete(regions: Labels, changed: Mask, neighbours: NDArray[np.float64] | None, size: int, mask: Mask) -> None:
